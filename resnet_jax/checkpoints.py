@@ -1,0 +1,109 @@
+"""Checkpoints: what is kept, saved and restored, by Orbax."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from resnet_jax.errors import CheckpointError
+from resnet_jax.run_directory import disk_errors
+
+
+class Checkpoints:
+    """The checkpoints of one run, written while training goes on.
+
+    Args:
+      folder: holds one folder a step; made where it is missing.
+      keep_latest: how many of the newest are kept.
+      keep_best: how many of those with the highest test top-1 are kept besides. Orbax's own `best_fn` with `max_to_keep` would
+        delete the newest one when it is not among the best, and with it the run's progress.
+      read_only: change nothing, as another process may be writing.
+    """
+
+    def __init__(self, folder: Path, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
+        self._folder = Path(folder).absolute()
+        self._read_only = read_only
+        best = BestN(get_metric_fn=top1, n=keep_best, keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(keep_latest), best]),
+            best_fn=top1,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
+        with disk_errors(self._folder):
+            self._manager = ocp.CheckpointManager(
+                self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+            )
+
+    def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
+        """Begin to save the state of `step`, with the metrics that rank it. An earlier save is waited for."""
+        with disk_errors(self._folder), jax.transfer_guard("allow"):
+            if step not in self._manager.all_steps():
+                self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Wait until what was saved lies on the disk."""
+        with disk_errors(self._folder):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Wait for the last save and give everything back."""
+        with disk_errors(self._folder):
+            self._manager.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that are kept, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, like: Any, note: Callable[[str], None] = print) -> Any | None:
+        """Return the newest state that can be read, laid out as `like`; None where there is no checkpoint at all.
+
+        Newer ones that cannot be read are told to `note` in a sentence each, and moved out of the way of the run, which will write these steps again.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none of them can be read.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        unreadable = []
+        for step in self.steps[::-1]:
+            try:
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            except Exception as error:  # Orbax raises whatever its storage layers raise.
+                note(f"The checkpoint of step {step} cannot be read ({first_line(error)}); trying the one before it.")
+                unreadable.append(step)
+            else:
+                if not self._read_only:
+                    self._set_aside(unreadable)
+                return state
+        if unreadable:
+            raise CheckpointError(
+                f"None of the checkpoints in {self._folder} can be read for this run: start in another --workdir, or delete that folder to "
+                "start from the first step."
+            )
+        return None
+
+    def _set_aside(self, steps: list[int]) -> None:
+        aside = self._folder.with_name("unreadable_checkpoints")
+        with disk_errors(aside):
+            for step in steps:
+                aside.mkdir(exist_ok=True)
+                (self._folder / str(step)).rename(aside / f"{step}_{time.time_ns()}")
+        self._manager.reload()
+
+
+def top1(metrics: dict[str, float]) -> float:
+    """Return what ranks a checkpoint."""
+    return metrics["top1"]
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, at most 160 characters."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]

@@ -1,0 +1,155 @@
+"""The config: every field there is, with its type, its default and what it means.
+
+A config file starts from `default_config()`, or from a recipe that did, and sets what differs. The fields are locked and typed: a
+field that is not here, or a value of another type, is refused.
+"""
+
+import dataclasses
+import typing
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from resnet_jax.errors import ConfigError
+from resnet_jax.models.registry import NETWORKS
+
+# Fields that may differ between two starts of one run: they change how it is watched, kept and spread, not what it learns.
+MAY_CHANGE = (
+    "data.path",
+    "data.workers",
+    "training.log_every",
+    "training.steps_per_dispatch",
+    "evaluation.batch_size",
+    "checkpoint",
+    "parallel.devices",
+    "parallel.coordinator",
+    "parallel.hosts",
+    "parallel.host",
+)
+
+
+def default_config() -> ConfigDict:
+    """Return a config of all fields."""
+    config = ConfigDict()
+
+    config.model = ConfigDict()
+    config.model.name = "cifar_resnet20"  # a name of `python -m resnet_jax models`
+    config.model.dtype = "float32"  # of the computation: float32 or bfloat16
+    config.model.overrides = network_fields()  # any field of the network; None keeps the registered value
+
+    config.data = ConfigDict()
+    config.data.source = "digits"  # digits, cifar10, cifar100, fashion_mnist, tfds:NAME, folder, synthetic
+    config.data.path = placeholder(str)  # where the files are; None: the source's own place
+    config.data.image_size = 32  # of images from tfds, folder and synthetic; the others have their own
+    config.data.num_classes = 1000  # of synthetic; the others know theirs
+    config.data.mean = placeholder(tuple)  # per channel, of images scaled to 0..1; None: the source's
+    config.data.std = placeholder(tuple)
+    config.data.resize = 256  # short side before the central crop of evaluation
+    config.data.crop_scale = (0.08, 1.0)  # area of the random resized crop, as a share of the image
+    config.data.interpolation = "bilinear"  # of both crops: bilinear, bicubic or nearest, antialiased
+    config.data.workers = 0  # processes that decode; 0: threads
+
+    config.augment = ConfigDict()
+    config.augment.pad = 0  # pixels of padding before a random crop on the device
+    config.augment.flip = False  # mirror half of the images
+    config.augment.mixup = 0.0  # Beta parameter; 0: none
+    config.augment.cutmix = 0.0
+
+    config.training = ConfigDict()
+    config.training.batch_size = 128  # over all devices and hosts
+    config.training.epochs = 10.0
+    config.training.steps = placeholder(int)  # if set, it counts and epochs do not
+    config.training.seed = 0
+    config.training.init_from = placeholder(str)  # weights file to start from, or to evaluate
+    config.training.microbatches = 1  # parts of a batch whose gradients are accumulated
+    config.training.loss = "cross_entropy"  # or binary_cross_entropy
+    config.training.label_smoothing = 0.0
+    config.training.ema_decay = 0.0  # of moving averages of parameters and statistics; 0: none are kept
+    config.training.log_every = 50  # steps
+    config.training.steps_per_dispatch = 0  # 0: log_every where data lies on a GPU or TPU, else 1
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # sgd, lars or lamb
+    config.optimizer.learning_rate = 0.1  # for a batch of base_batch_size
+    config.optimizer.base_batch_size = 0  # scales the rate to the batch; 0: it is not scaled
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = False
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.decay_norm_and_bias = True  # whether BatchNorm and biases decay too
+    config.optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: any
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine"  # constant, step, cosine or linear
+    config.schedule.boundaries = ()  # epochs at which "step" multiplies by factor
+    config.schedule.factor = 0.1
+    config.schedule.warmup_epochs = 0.0
+    config.schedule.warmup_start = 0.0  # first rate of the warm-up, as a share of the full one
+    config.schedule.end = 0.0  # last rate of cosine and linear
+    config.schedule.by_epoch = False  # change the rate between epochs only
+
+    config.evaluation = ConfigDict()
+    config.evaluation.batch_size = 256
+    config.evaluation.every_epochs = 1
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_epochs = 1
+    config.checkpoint.keep_latest = 2
+    config.checkpoint.keep_best = 1  # by test top-1
+
+    config.parallel = ConfigDict()
+    config.parallel.devices = 0  # 0: all
+    config.parallel.norm_scope = "local"  # BatchNorm statistics of a device (local), of a group of devices, or global
+    config.parallel.norm_group = 1  # devices a group
+    config.parallel.coordinator = ""  # HOST:PORT of the first host, or "auto" on Cloud TPU and Slurm; empty: one host
+    config.parallel.hosts = 1
+    config.parallel.host = 0
+    return config.lock()
+
+
+def network_fields() -> ConfigDict:
+    """Return every field of every registered network class, typed and unset."""
+    fields = ConfigDict()
+    for network in {network for network, _ in NETWORKS.values()}:
+        for field in dataclasses.fields(network):
+            kind = typing.get_origin(field.type) or field.type
+            if kind in (int, float, bool, str, tuple) and field.name != "name":
+                fields[field.name] = placeholder(kind)
+    return fields
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Return the config as nested dicts of JSON values; overrides that are not set are left out."""
+    plain = config.to_dict()
+    plain["model"]["overrides"] = {name: value for name, value in plain["model"]["overrides"].items() if value is not None}
+    return plain
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raise ConfigError for a value that no run can have, naming its field."""
+    rules = (
+        ("training.batch_size", lambda value: value >= 1, "1 or more"),
+        ("training.epochs", lambda value: value > 0, "more than 0"),
+        ("training.steps", lambda value: value is None or value >= 1, "1 or more"),
+        ("training.microbatches", lambda value: value >= 1, "1 or more"),
+        ("training.label_smoothing", lambda value: 0 <= value < 1, "0 or more and less than 1"),
+        ("training.ema_decay", lambda value: 0 <= value < 1, "0 or more and less than 1"),
+        ("training.log_every", lambda value: value >= 1, "1 or more"),
+        ("training.steps_per_dispatch", lambda value: value >= 0, "0 or more"),
+        ("training.loss", lambda value: value in ("cross_entropy", "binary_cross_entropy"), "cross_entropy or binary_cross_entropy"),
+        ("model.dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
+        ("augment.pad", lambda value: value >= 0, "0 or more"),
+        ("augment.mixup", lambda value: value >= 0, "0 or more"),
+        ("augment.cutmix", lambda value: value >= 0, "0 or more"),
+        ("optimizer.weight_decay", lambda value: value >= 0, "0 or more"),
+        ("evaluation.batch_size", lambda value: value >= 1, "1 or more"),
+        ("evaluation.every_epochs", lambda value: value >= 1, "1 or more"),
+        ("checkpoint.every_epochs", lambda value: value >= 1, "1 or more"),
+        ("checkpoint.keep_latest", lambda value: value >= 1, "1 or more"),
+        ("checkpoint.keep_best", lambda value: value >= 0, "0 or more"),
+    )
+    for name, allowed, wanted in rules:
+        group, field = name.split(".")
+        value = config[group][field]
+        if not allowed(value):
+            raise ConfigError(f"{name} is {value!r} and must be {wanted}.")

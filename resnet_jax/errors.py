@@ -1,0 +1,30 @@
+"""The errors that are the user's to mend: one plain sentence each, on what is wrong and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Wrong config or flag, missing data, unusable checkpoint: `main.py` prints it without a traceback and exits with 2."""
+
+
+class ConfigError(UserError):
+    """A field, a value or a combination of values that the project cannot run."""
+
+
+class DataError(UserError):
+    """Examples that are missing, damaged or not of the promised kind."""
+
+
+class CheckpointError(UserError):
+    """Checkpoints that cannot be written, read or used for this run."""
+
+
+class Diverged(Exception):
+    """Training has run into numbers that are none: the run stops, and its last good checkpoint stays."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return ", did you mean 'x'?" for the closest of `words`, or nothing where none is close."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,200 @@
+"""An experiment: what a config says, as the objects that train and evaluate."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from resnet_jax.config import check_config
+from resnet_jax.data.augment import Augment
+from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder
+from resnet_jax.data.sources import Arrays, Dataset, open_dataset
+from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
+from resnet_jax.errors import ConfigError
+from resnet_jax.models.registry import create_model
+from resnet_jax.parallel import Devices
+from resnet_jax.training.losses import LOSSES
+from resnet_jax.training.optimizers import create_optimizer
+from resnet_jax.training.schedules import create_schedule, scaled_peak
+from resnet_jax.training.state import TrainState, create_state
+from resnet_jax.training.steps import eval_step, train_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """All that the loop needs, and nothing that it has to look up in a config.
+
+    Attributes:
+      model: the network.
+      optimizer: the update rule.
+      learning_rate: step to learning rate.
+      devices: the mesh.
+      train_feed, eval_feed: the batches.
+      train_program: (state, data, rows, key) to (state, means of each step).
+      eval_program: (params, batch_stats, data, rows) to the sums.
+      image_shape: (height, width, channels).
+      seed: of the parameters and the augmentation.
+      total_steps: at which training ends.
+      epoch_steps: steps in an epoch; need not be whole.
+      batch_size: global.
+      steps_per_dispatch: most steps that one program runs.
+      log_every: steps.
+      evaluate_every, save_every: epochs.
+      keep_average: whether moving averages are kept.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    learning_rate: Callable
+    devices: Devices
+    train_feed: Resident | Streamed
+    eval_feed: Resident | Streamed
+    train_program: Callable
+    eval_program: Callable
+    image_shape: tuple[int, int, int]
+    seed: int
+    total_steps: int
+    epoch_steps: float
+    batch_size: int
+    steps_per_dispatch: int
+    log_every: int
+    evaluate_every: int
+    save_every: int
+    keep_average: bool
+
+    def initial_state(self) -> TrainState:
+        """Return the state before the first step, on every device."""
+        key = jax.random.fold_in(jax.random.key(self.seed), 0)
+        state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average)
+        return self.devices.replicate(state)
+
+    def key(self) -> jax.Array:
+        """Return the key of all augmentation and dropout, on every device."""
+        return self.devices.replicate(jax.random.fold_in(jax.random.key(self.seed), 1))
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Return the experiment of a config.
+
+    Raises:
+      ConfigError: a value, or a combination of values, that cannot be run.
+      DataError: the data are missing or damaged.
+    """
+    check_config(config)
+    training = config.training
+    devices = Devices.create(config.parallel.devices, config.parallel.norm_scope, config.parallel.norm_group)
+    train_share = devices.rows_of_host(training.batch_size, "training.batch_size")
+    eval_share = devices.rows_of_host(config.evaluation.batch_size, "evaluation.batch_size")
+    if training.batch_size // devices.count % training.microbatches:
+        raise ConfigError(
+            f"training.microbatches is {training.microbatches} and does not divide the "
+            f"{training.batch_size // devices.count} images of a device."
+        )
+
+    dataset = open_dataset(
+        config.data.source, config.data.path, image_size=config.data.image_size, num_classes=config.data.num_classes
+    )
+    train_order = TrainingOrder(len(dataset.train), training.batch_size, training.seed, train_share)
+    eval_order = EvaluationOrder(len(dataset.test), config.evaluation.batch_size, eval_share)
+    train_feed, eval_feed = feeds(config, dataset, train_order, eval_order)
+    image_shape = (config.data.image_size, config.data.image_size, 3)
+    if isinstance(dataset.train, Arrays):
+        image_shape = dataset.train.images.shape[1:]
+
+    epoch_steps = len(dataset.train) / training.batch_size
+    total_steps = training.steps or max(1, round(training.epochs * epoch_steps))
+    learning_rate = schedule(config, epoch_steps, total_steps / epoch_steps)
+    optimizer = create_optimizer(
+        config.optimizer.name,
+        learning_rate,
+        momentum=config.optimizer.momentum,
+        nesterov=config.optimizer.nesterov,
+        weight_decay=config.optimizer.weight_decay,
+        decay_norm_and_bias=config.optimizer.decay_norm_and_bias,
+        clip_norm=config.optimizer.clip_norm,
+    )
+    model = network(config, len(dataset.classes), devices.norm_axis)
+    augment = Augment(
+        mean=tuple(config.data.mean or dataset.mean),
+        std=tuple(config.data.std or dataset.std),
+        num_classes=model.num_classes,
+        label_smoothing=training.label_smoothing,
+        **config.augment,
+    )
+    if len(augment.mean) != image_shape[-1] or len(augment.std) != image_shape[-1]:
+        raise ConfigError(f"data.mean and data.std must have {image_shape[-1]} values, one a channel of {config.data.source}.")
+
+    one_train_step = functools.partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        augment=augment,
+        loss=LOSSES[training.loss],
+        microbatches=training.microbatches,
+        ema_decay=training.ema_decay,
+        average=devices.average,
+    )
+    one_eval_step = functools.partial(eval_step, model=model, inputs=augment.inputs)
+    many = isinstance(train_feed, Resident) and jax.default_backend() != "cpu"
+    return Experiment(
+        model=model,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        devices=devices,
+        train_feed=train_feed,
+        eval_feed=eval_feed,
+        train_program=devices.train_program(one_train_step, train_feed.read),
+        eval_program=devices.eval_program(one_eval_step, eval_feed.read),
+        image_shape=image_shape,
+        seed=training.seed,
+        total_steps=total_steps,
+        epoch_steps=epoch_steps,
+        batch_size=training.batch_size,
+        steps_per_dispatch=training.steps_per_dispatch or (training.log_every if many else 1),
+        log_every=training.log_every,
+        evaluate_every=config.evaluation.every_epochs,
+        save_every=config.checkpoint.every_epochs,
+        keep_average=training.ema_decay > 0,
+    )
+
+
+def network(config: ConfigDict, num_classes: int, norm_axis: str | tuple[str, ...] | None) -> nn.Module:
+    """Return the network of a config, for `num_classes` unless it overrides them."""
+    overrides = {name: value for name, value in config.model.overrides.items() if value is not None}
+    fields = dict(num_classes=num_classes, dtype=jnp.dtype(config.model.dtype), norm_axis=norm_axis) | overrides
+    model = create_model(config.model.name, **fields)
+    if model.num_classes < num_classes:
+        raise ConfigError(f"model.overrides.num_classes is {model.num_classes} and the data have {num_classes} classes.")
+    return model
+
+
+def schedule(config: ConfigDict, epoch_steps: float, epochs: float) -> Callable:
+    """Return the learning rate of a config as a function of the step."""
+    peak = scaled_peak(config.optimizer.learning_rate, config.training.batch_size, config.optimizer.base_batch_size)
+    fields = dict(config.schedule)
+    return create_schedule(fields.pop("name"), peak=peak, steps_per_epoch=epoch_steps, epochs=epochs, **fields)
+
+
+def feeds(
+    config: ConfigDict, dataset: Dataset, train_order: TrainingOrder, eval_order: EvaluationOrder
+) -> tuple[Resident | Streamed, Resident | Streamed]:
+    """Return the training and the evaluation feed: resident for arrays, streamed for all else."""
+    if isinstance(dataset.train, Arrays):
+        return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
+    data = config.data
+    train_crop = RandomResizedCrop(
+        data.image_size, tuple(data.crop_scale), interpolation=data.interpolation, flip=0.0
+    )
+    eval_crop = ResizeCenterCrop(data.resize, data.image_size, data.interpolation)
+    seed = config.training.seed
+    return (
+        Streamed(dataset.train, train_order, train_crop, seed, data.workers),
+        Streamed(dataset.test, eval_order, eval_crop, seed, data.workers),
+    )

@@ -1,0 +1,1 @@
+"""Networks as Flax modules, and the registry of the names users know them by."""

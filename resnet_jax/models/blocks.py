@@ -1,0 +1,131 @@
+"""The blocks of residual networks: the basic and the bottleneck block, and what their shortcuts do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from resnet_jax.models.convolution import Conv
+
+Maps = Float[Array, "batch height width channels"]
+OutMaps = Float[Array, "batch out_height out_width out_channels"]
+
+SHORTCUTS = ("A", "A_both", "B", "C", "none")
+
+
+def pad_channels(x: Maps, channels: int, stride: int, both_sides: bool) -> OutMaps:
+    """Subsample by `stride` and add zero channels: shortcut A of He et al. 2015 (arXiv:1512.03385, section 3.3).
+
+    fb.resnet.torch puts all zeros after the channels; `both_sides` puts half of them before, as akamaster's networks do.
+    """
+    x = x[:, ::stride, ::stride, :]
+    missing = channels - x.shape[-1]
+    before = missing // 2 if both_sides else 0
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, missing - before)))
+
+
+def drop_path(x: Maps, rate: float, key: jax.Array) -> Maps:
+    """Zero whole examples with probability `rate` and scale the others up (Huang et al. 2016, arXiv:1603.09382)."""
+    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0], 1, 1, 1))
+    return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+class Block(nn.Module):
+    """What both blocks share: the order of convolution, normalization and activation, the shortcut, and the sum.
+
+    Attributes:
+      norm: makes a BatchNorm; takes `name` and `scale_init`.
+      channels: width of the stage ("planes" in torch); the output has `channels * expansion` channels.
+      stride: spatial stride of the block.
+      shortcut: one of `SHORTCUTS`; "B" projects where the shape changes, "C" always, "none" leaves the block plain.
+      preactivation: BN-ReLU-conv instead of conv-BN-ReLU (He et al. 2016, arXiv:1603.05027, figure 4e). A projection then
+        reads the activated input and has no BatchNorm of its own.
+      zero_init_last: start the scale of the last BatchNorm at 0, so that the block begins as its shortcut
+        (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
+      drop_path: probability with which the residual branch of an example is dropped in training.
+      cardinality, base_width: groups of the 3x3, and channels per group in a stage of width 64 (bottleneck only).
+      stride_in_1x1: stride in the first 1x1 (v1) and not in the 3x3 (v1.5) (bottleneck only).
+      dtype: of the computation.
+    """
+
+    norm: Callable[..., nn.Module]
+    channels: int
+    stride: int = 1
+    shortcut: str = "B"
+    preactivation: bool = False
+    zero_init_last: bool = False
+    drop_path: float = 0.0
+    cardinality: int = 1
+    base_width: int = 64
+    stride_in_1x1: bool = False
+    dtype: Any = jnp.float32
+
+    expansion = 1
+
+    def branch(self) -> list[Conv]:
+        """The convolutions of the residual branch, first to last."""
+        raise NotImplementedError("Block has no convolutions of its own: use BasicBlock or BottleneckBlock")
+
+    @nn.compact
+    def __call__(self, x: Maps, train: bool) -> OutMaps:
+        """Return shortcut + branch, activated unless under pre-activation. Needs the rng "dropout" to drop paths."""
+        branch = self.branch()
+        out_channels = self.channels * self.expansion
+        changes = self.stride != 1 or x.shape[-1] != out_channels
+        projects = self.shortcut == "C" or (self.shortcut == "B" and changes)
+
+        y, shortcut = x, x
+        for i, conv in enumerate(branch, start=1):
+            last = i == len(branch)
+            zero = last and self.zero_init_last
+            bn = self.norm(name=f"bn{i}", scale_init=nn.initializers.zeros if zero else nn.initializers.ones)
+            if self.preactivation:
+                y = nn.relu(bn(y, use_running_average=not train))
+                if i == 1 and projects:
+                    shortcut = y
+                y = conv(y)
+            else:
+                y = bn(conv(y), use_running_average=not train)
+                y = y if last else nn.relu(y)
+
+        if train and self.drop_path > 0:
+            y = drop_path(y, self.drop_path, self.make_rng("dropout"))
+        if projects:
+            shortcut = Conv(out_channels, 1, self.stride, dtype=self.dtype, name="shortcut_conv")(shortcut)
+            if not self.preactivation:
+                shortcut = self.norm(name="shortcut_bn")(shortcut, use_running_average=not train)
+        elif changes and self.shortcut != "none":
+            shortcut = pad_channels(shortcut, out_channels, self.stride, both_sides=self.shortcut == "A_both")
+        if self.shortcut != "none":
+            y = y + shortcut
+        return y if self.preactivation else nn.relu(y)
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions (He et al. 2015, figure 5 left)."""
+
+    def branch(self) -> list[Conv]:
+        """Both as wide as the stage; the first one strides."""
+        return [
+            Conv(self.channels, 3, self.stride, dtype=self.dtype, name="conv1"),
+            Conv(self.channels, 3, dtype=self.dtype, name="conv2"),
+        ]
+
+
+class BottleneckBlock(Block):
+    """1x1, 3x3 in `cardinality` groups, 1x1 (He et al. 2015, figure 5 right; Xie et al. 2017, figure 3c)."""
+
+    expansion = 4
+
+    def branch(self) -> list[Conv]:
+        """The 3x3 is `floor(channels * base_width / 64) * cardinality` wide, as in the ResNeXt authors' code."""
+        width = self.channels * self.base_width // 64 * self.cardinality
+        first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        return [
+            Conv(width, 1, first, dtype=self.dtype, name="conv1"),
+            Conv(width, 3, second, self.cardinality, dtype=self.dtype, name="conv2"),
+            Conv(self.channels * self.expansion, 1, dtype=self.dtype, name="conv3"),
+        ]

@@ -1,0 +1,41 @@
+"""Convolution, dense or in groups, padded as torch pads."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+# Normal with variance 2 / (kernel height * kernel width * output channels): He et al. 2015 (arXiv:1502.01852), section 2.2,
+# in the fan-out form of fb.resnet.torch and torchvision.
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv(nn.Module):
+    """A convolution without bias; `groups` is the cardinality of Xie et al. 2017 (arXiv:1611.05431).
+
+    Both sides are padded by `(kernel_size - 1) // 2`. `padding="SAME"` would pad (0, 1) where the stride is 2, and weights of
+    other libraries would then give other logits. The kernel has the shape (height, width, in_channels / groups, channels).
+    """
+
+    channels: int
+    kernel_size: int
+    stride: int = 1
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch out_height out_width channels"]:
+        """Return feature maps of `ceil(size / stride)` pixels a side."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.channels)
+        kernel = self.param("kernel", kaiming_fan_out, shape, jnp.float32)
+        pad = (self.kernel_size - 1) // 2
+        return lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )

@@ -1,0 +1,80 @@
+"""The registry: the names users know, each a network class and a few field values."""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+import flax.linen as nn
+
+from resnet_jax.errors import ConfigError, nearest
+from resnet_jax.models.resnet import ResNet
+
+# He et al. 2015, table 1: blocks a stage. ResNet-200 is He et al. 2016 (arXiv:1603.05027), section 5.
+IMAGENET_DEPTHS = {
+    18: dict(stage_sizes=(2, 2, 2, 2), block="basic"),
+    34: dict(stage_sizes=(3, 4, 6, 3), block="basic"),
+    50: dict(stage_sizes=(3, 4, 6, 3), block="bottleneck"),
+    101: dict(stage_sizes=(3, 4, 23, 3), block="bottleneck"),
+    152: dict(stage_sizes=(3, 8, 36, 3), block="bottleneck"),
+    200: dict(stage_sizes=(3, 24, 36, 3), block="bottleneck"),
+}
+
+
+def cifar(depth: int, **fields: Any) -> dict[str, Any]:
+    """The CIFAR network of `depth` layers: 6n + 2 in basic blocks, 9n + 2 in bottlenecks (He et al. 2015, section 4.2).
+
+    Widths are 16, 32, 64 and the shortcut is A. The bottleneck form is that of He et al. 2016 (arXiv:1603.05027).
+    """
+    per_stage = 9 if fields.get("block") == "bottleneck" else 6
+    common = dict(stage_widths=(16, 32, 64), stem="cifar", stem_width=16, shortcut="A", num_classes=10)
+    return common | dict(stage_sizes=((depth - 2) // per_stage,) * 3) | fields
+
+
+def _networks() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
+    names = {}
+    for depth, fields in IMAGENET_DEPTHS.items():
+        names[f"resnet{depth}"] = fields
+        names[f"resnetv2_{depth}"] = fields | dict(preactivation=True)
+        names[f"plain{depth}"] = fields | dict(shortcut="none")
+        if fields["block"] == "bottleneck":
+            names[f"resnet{depth}_v1"] = fields | dict(stride_in_1x1=True)
+    for depth, cardinality, base_width in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 64, 4)):
+        fields = IMAGENET_DEPTHS[depth] | dict(cardinality=cardinality, base_width=base_width)
+        names[f"resnext{depth}_{cardinality}x{base_width}d"] = fields
+    for depth in (50, 101):
+        names[f"wide_resnet{depth}_2"] = IMAGENET_DEPTHS[depth] | dict(base_width=128)
+    for depth in (8, 20, 32, 44, 56, 110, 1202):
+        names[f"cifar_resnet{depth}"] = cifar(depth)
+        names[f"cifar_plain{depth}"] = cifar(depth, shortcut="none")
+    names["cifar_preact_resnet110"] = cifar(110, preactivation=True)
+    for depth in (164, 1001):
+        names[f"cifar_preact_resnet{depth}"] = cifar(depth, preactivation=True, block="bottleneck", shortcut="B")
+    return {name: (ResNet, fields) for name, fields in names.items()}
+
+
+NETWORKS = _networks()
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the registered names that match a shell-style pattern, sorted."""
+    return sorted(fnmatch.filter(NETWORKS, pattern))
+
+
+def create_model(name: str, **overrides: Any) -> nn.Module:
+    """Return the network registered as `name`, with any of its fields overridden.
+
+    Raises ConfigError for an unknown name or field, naming the nearest.
+    """
+    if name not in NETWORKS:
+        raise ConfigError(
+            f"no network is registered as {name!r}{nearest(name, NETWORKS)}; resnet_jax.list_models() gives all names."
+        )
+    network, fields = NETWORKS[name]
+    known = {field.name for field in dataclasses.fields(network)} - {"parent", "name"}
+    for field in overrides:
+        if field not in known:
+            raise ConfigError(
+                f"{network.__name__} has no field {field!r}{nearest(field, known)}; its fields are "
+                f"{', '.join(sorted(known))}."
+            )
+    return network(**fields | overrides)

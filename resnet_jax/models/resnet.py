@@ -1,0 +1,146 @@
+"""ResNet: one module whose field values make v1, v1.5, v2, ResNeXt, wide, CIFAR and plain networks."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from resnet_jax.errors import ConfigError
+from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, BottleneckBlock
+from resnet_jax.models.convolution import Conv
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
+STEMS = ("imagenet", "cifar")
+
+Images = Float[Array, "batch height width channels"]
+
+# Uniform within 1 / sqrt(inputs), the linear layer of torch; the bias starts at 0, as in fb.resnet.torch.
+torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class ResNet(nn.Module):
+    """A residual network (He et al. 2015, arXiv:1512.03385, table 1 and section 4.2).
+
+    Attributes:
+      stage_sizes: blocks in each stage; every stage but the first halves the resolution.
+      stage_widths: channels of each stage, before the block's expansion.
+      block: "basic" or "bottleneck".
+      num_classes: logits; 0 leaves the head out and returns the pooled features.
+      stem: "imagenet" (7x7 stride 2, then max-pool 3x3 stride 2) or "cifar" (3x3).
+      stem_width: channels of the stem.
+      cardinality: groups of the bottleneck's 3x3 (Xie et al. 2017, arXiv:1611.05431).
+      base_width: channels per group of the bottleneck's 3x3 in a stage of width 64.
+      shortcut: "A" (zero channels after), "A_both" (zero channels on both sides), "B" (projection where the shape changes),
+        "C" (projection always), "none" (plain network).
+      preactivation: v2 (He et al. 2016, arXiv:1603.05027).
+      stride_in_1x1: stride in the first 1x1 of a bottleneck (v1); else in its 3x3 (v1.5).
+      zero_init_last: start the scale of each block's last BatchNorm at 0 (Goyal et al. 2017, arXiv:1706.02677).
+      stochastic_depth: drop probability of the last block's branch; it grows linearly from the input (arXiv:1603.09382).
+      norm_momentum, norm_epsilon: of every BatchNorm. Flax momentum 0.9 is torch momentum 0.1.
+      norm_axis: mesh axes over which a training batch's BatchNorm statistics are shared; None keeps them local.
+      dtype: of the computation. Parameters, statistics and logits are float32 always.
+
+    Raises ConfigError when it is first used with fields that make no network.
+    """
+
+    stage_sizes: tuple[int, ...]
+    stage_widths: tuple[int, ...] = (64, 128, 256, 512)
+    block: str = "basic"
+    num_classes: int = 1000
+    stem: str = "imagenet"
+    stem_width: int = 64
+    cardinality: int = 1
+    base_width: int = 64
+    shortcut: str = "B"
+    preactivation: bool = False
+    stride_in_1x1: bool = False
+    zero_init_last: bool = False
+    stochastic_depth: float = 0.0
+    norm_momentum: float = 0.9
+    norm_epsilon: float = 1e-5
+    norm_axis: Any = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        """Make the stem, the blocks, the last BatchNorm of a pre-activation network, and the head."""
+        check(self)
+        norm = functools.partial(
+            nn.BatchNorm,
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype,
+            axis_name=self.norm_axis,
+        )
+        kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        self.stem_conv = Conv(self.stem_width, kernel_size, stride, dtype=self.dtype)
+        if not self.preactivation:
+            self.stem_bn = norm()
+
+        fields = dict(norm=norm, shortcut=self.shortcut, preactivation=self.preactivation, dtype=self.dtype)
+        fields |= dict(cardinality=self.cardinality, base_width=self.base_width, stride_in_1x1=self.stride_in_1x1)
+        self.stages = tuple(
+            tuple(f"stage{stage}_block{i + 1}" for i in range(size))
+            for stage, size in enumerate(self.stage_sizes, start=1)
+        )
+        total, made = sum(self.stage_sizes), 0
+        for names, width in zip(self.stages, self.stage_widths, strict=True):
+            for i, name in enumerate(names):
+                made += 1
+                block = BLOCKS[self.block](
+                    channels=width,
+                    stride=2 if i == 0 and names is not self.stages[0] else 1,
+                    zero_init_last=self.zero_init_last,
+                    drop_path=self.stochastic_depth * made / total,
+                    **fields,
+                )
+                setattr(self, name, block)
+
+        if self.preactivation:
+            self.last_bn = norm()
+        if self.num_classes:
+            self.head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=torch_linear)
+
+    def features(self, images: Images, train: bool = False) -> dict[str, Float[Array, "batch _ _ _"]]:
+        """Return feature maps by name: "stem" (before its max-pool), "stage1", "stage2", and so on, in `dtype`."""
+        x = self.stem_conv(images.astype(self.dtype))
+        if not self.preactivation:
+            x = nn.relu(self.stem_bn(x, use_running_average=not train))
+        maps = {"stem": x}
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for i, names in enumerate(self.stages, start=1):
+            for name in names:
+                x = getattr(self, name)(x, train)
+            maps[f"stage{i}"] = x
+        if self.preactivation:
+            maps[f"stage{len(self.stages)}"] = nn.relu(self.last_bn(x, use_running_average=not train))
+        return maps
+
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
+        """Return float32 logits, or pooled features where `num_classes` is 0."""
+        maps = self.features(images, train)
+        pooled = jnp.mean(maps[f"stage{len(self.stages)}"].astype(jnp.float32), axis=(1, 2))
+        return self.head(pooled) if self.num_classes else pooled
+
+
+def check(net: ResNet) -> None:
+    """Raise ConfigError if the fields of `net` make no network, or one that differs from what they seem to say."""
+    for field, allowed in (("block", tuple(BLOCKS)), ("stem", STEMS), ("shortcut", SHORTCUTS)):
+        if (value := getattr(net, field)) not in allowed:
+            raise ConfigError(f"the network's {field} is {value!r}: use one of {', '.join(allowed)}.")
+    if len(net.stage_sizes) != len(net.stage_widths):
+        raise ConfigError(
+            f"stage_sizes {net.stage_sizes} and stage_widths {net.stage_widths} differ in length: give each stage both."
+        )
+    if min(*net.stage_sizes, *net.stage_widths, net.stem_width, net.cardinality, net.base_width) < 1:
+        raise ConfigError("stage_sizes, stage_widths, stem_width, cardinality and base_width must be 1 or more.")
+    if net.block == "basic" and (net.cardinality, net.base_width, net.stride_in_1x1) != (1, 64, False):
+        raise ConfigError("cardinality, base_width and stride_in_1x1 belong to bottlenecks: set block to bottleneck.")
+    if net.preactivation and net.zero_init_last:
+        raise ConfigError("zero_init_last needs a BatchNorm at the end of each block: turn it or preactivation off.")
+    if net.shortcut.startswith("A") and list(net.stage_widths) != sorted(net.stage_widths):
+        raise ConfigError("shortcut A can only add channels, and stage_widths fall: use shortcut B.")
+    if not 0 <= net.stochastic_depth < 1:
+        raise ConfigError(f"stochastic_depth is {net.stochastic_depth}: use a probability below 1.")

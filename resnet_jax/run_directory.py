@@ -1,0 +1,317 @@
+"""The record that a run leaves: its config, versions, metrics, summary, and where its checkpoints and curves are."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from resnet_jax.errors import ConfigError, UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT}
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "resnet_jax")
+_DIFFERENCES_SHOWN = 5
+_ABSENT = object()
+
+
+class RunDirectory:
+    """The folder of one run, in which a run that is started again finds what the earlier start left.
+
+    Args:
+        path: The folder; `open_for` creates it.
+        writes: Whether this process writes: of several hosts only one may.
+    """
+
+    def __init__(self, path: str | os.PathLike, writes: bool = True):
+        if "://" in str(path):
+            raise ConfigError(
+                f"--workdir={path} is an address, not a folder: mount the storage and name the mounted path."
+            )
+        self.path = Path(path)
+        self._writes = writes
+        self._events = None
+        self._purge_step = None
+
+    @property
+    def config(self) -> Path:
+        """The config with which the run was started."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: what was measured at which step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The result of a finished run, with the versions that made it."""
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def curves(self) -> Path:
+        """The picture of loss and accuracy."""
+        return self.path / "curves.png"
+
+    def open_for(self, config: dict, may_change: tuple[str, ...] = ()) -> None:
+        """Creates the folder for a run with `config`, or checks that the run in it has the same config.
+
+        Args:
+            config: Nested dicts of JSON values.
+            may_change: Dotted fields, or prefixes of them, that may differ from the earlier start: they change how a
+                run is watched or kept, not its result. `config.json` then takes the new values.
+
+        Raises:
+            ConfigError: The folder holds a run with another config, or a damaged config.
+            UserError: The folder cannot be created or written.
+        """
+        if not self._writes:
+            return
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if self.config.exists():
+            self.check(config, may_change)
+        write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+
+    def check(self, config: dict, may_change: tuple[str, ...] = ()) -> None:
+        """Raises ConfigError if the folder holds no run, or one with another config; the arguments are `open_for`'s."""
+        if not self.config.exists():
+            raise ConfigError(f"{self.path} holds no run: name the folder of one by --workdir, or train first.")
+        differences = _differences(self._read_config(), json.loads(json.dumps(config)))
+        self._refuse({field: pair for field, pair in differences.items() if not _covered(field, may_change)})
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Appends one measurement to `metrics.jsonl` and to TensorBoard's events.
+
+        Args:
+            record: At least `step` and `split`; numbers may be NumPy's or JAX's scalars. Those that are not finite
+                become null.
+
+        Raises:
+            UserError: The disk is full.
+        """
+        if not self._writes:
+            return
+        record = _plain(record)
+        line = json.dumps(record, allow_nan=False) + "\n"
+        # Closed after each line: whoever reads the file sees the line, and a full disk is noticed here.
+        with disk_errors(self.metrics), self.metrics.open("a") as file:
+            file.write(line)
+        with disk_errors(self.tensorboard):
+            self._mirror(record)
+
+    def rewind(self, step: int) -> None:
+        """Drops what was measured after `step`, so that a resumed run leaves the record of one that was never stopped.
+
+        Also drops a last line that was cut when the run was killed.
+        """
+        if not self._writes:
+            return
+        if self.metrics.exists():
+            kept = [line for line, record in _lines(self.metrics) if record["step"] <= step]
+            write_atomically(self.metrics, b"".join(line + b"\n" for line in kept))
+        self._purge_step = step + 1
+        self.close()
+
+    def write_summary(self, summary: dict[str, Any], file: str = "summary.json") -> None:
+        """Writes `summary` and the versions of what made it."""
+        self.write_text(file, json.dumps(_plain(summary | {"versions": versions()}), indent=2, allow_nan=False))
+
+    def write_text(self, file: str, text: str) -> None:
+        """Writes a text to a file of this folder."""
+        if self._writes:
+            write_atomically(self.path / file, text.encode() + b"\n")
+
+    def close(self) -> None:
+        """Closes TensorBoard's event file; a later `log` opens another."""
+        events, self._events = self._events, None
+        if events is not None:
+            with disk_errors(self.tensorboard):
+                events.close()
+
+    def _read_config(self) -> dict:
+        try:
+            config = json.loads(self.config.read_bytes())
+        except ValueError:
+            config = None
+        if not isinstance(config, dict):
+            raise ConfigError(f"{self.config} is damaged: restore it, or choose another --workdir.")
+        return config
+
+    def _refuse(self, differences: dict[str, tuple[Any, Any]]) -> None:
+        """Raises if there are differences that would make the run in this folder another experiment."""
+        if not differences:
+            return
+        named = [
+            f"{field} is {_shown(there)} there and {_shown(now)} now"
+            for field, (there, now) in sorted(differences.items())[:_DIFFERENCES_SHOWN]
+        ]
+        if len(differences) > len(named):
+            named.append(f"and {len(differences) - len(named)} more")
+        raise ConfigError(
+            f"{self.path} holds a run with another config ({'; '.join(named)}): "
+            "choose another --workdir, or go back to the old values."
+        )
+
+    def _mirror(self, record: dict[str, Any]) -> None:
+        """Writes the numbers of `record` to TensorBoard's events.
+
+        tensorboardX's SummaryWriter would write them from a thread, which dies on a full disk and lets the run wait
+        for ever on its queue; the writer beneath it writes here and now.
+        """
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        if self._events is None:
+            self._events = self._open_events()
+        for name, value in record.items():
+            if name not in ("step", "epoch") and isinstance(value, int | float):
+                summary = scalar(f"{record['split']}/{name}", value)
+                self._events.write_event(Event(step=record["step"], wall_time=time.time(), summary=summary))
+        self._events.flush()
+
+    def _open_events(self):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self.tensorboard.mkdir(exist_ok=True)
+        # The name's own clock counts seconds: a second start within one of them would overwrite the first's events.
+        events = EventsWriter(str(self.tensorboard / "events"), f".{time.time_ns()}")
+        if self._purge_step is not None:
+            # TensorBoard then hides what an earlier start had written from this step on.
+            start = SessionLog(status=SessionLog.START)
+            events.write_event(Event(step=self._purge_step, wall_time=time.time(), session_log=start))
+        return events
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`, without a last line that was cut when the run was killed.
+
+    Raises:
+        UserError: There is no such file, or a line before the last is damaged.
+    """
+    return [record for _, record in _lines(Path(path))]
+
+
+def versions() -> dict[str, str | None]:
+    """The versions that a result depends on; None for a package that is used without being installed."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{package: _version(package) for package in _PACKAGES},
+    }
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file so that whoever reads it, at any time, finds the whole old one or the whole new one.
+
+    Raises:
+        UserError: The disk is full, or the file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    with disk_errors(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turns a full disk or a refused write to `path` into a sentence for the user.
+
+    Raises:
+        UserError: In place of the OSErrors that are the user's to mend; other errors pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise UserError(
+                f"{path} could not be written because the disk is full: make space, then start the run again with the "
+                "same command."
+            ) from error
+        if error.errno in _REFUSED:
+            raise UserError(
+                f"{path} cannot be written ({os.strerror(error.errno)}): choose another --workdir, or make this one "
+                "a folder that you may write to."
+            ) from error
+        raise
+
+
+def _lines(path: Path) -> list[tuple[bytes, dict]]:
+    """The whole lines of a metrics file, each with what it says."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: name the folder of a run that has logged metrics.")
+    raw = path.read_bytes().splitlines()
+    lines = []
+    for number, line in enumerate(raw, start=1):
+        try:
+            lines.append((line, json.loads(line)))
+        except ValueError:
+            if number < len(raw):
+                raise UserError(f"{path} is damaged in line {number}: mend or delete this line.") from None
+    return lines
+
+
+def _differences(there: dict, now: dict) -> dict[str, tuple[Any, Any]]:
+    """Field to its value in each of two configs, for the fields that differ."""
+    there, now = _flat(there), _flat(now)
+    pairs = {field: (there.get(field, _ABSENT), now.get(field, _ABSENT)) for field in there.keys() | now.keys()}
+    return {field: (old, new) for field, (old, new) in pairs.items() if old != new}
+
+
+def _flat(config: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted names."""
+    flat = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _covered(field: str, prefixes: tuple[str, ...]) -> bool:
+    return any(field == prefix or field.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is _ABSENT else json.dumps(value)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it: NumPy's and JAX's scalars as Python's, what is not finite as None."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,117 @@
+"""A run, from its config and its folder: what `main.py` starts."""
+
+import contextlib
+from typing import Any
+
+import absl.logging
+import jax
+from clu import parameter_overview
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.config import MAY_CHANGE, to_dict
+from resnet_jax.errors import CheckpointError, ConfigError, Diverged
+from resnet_jax.experiment import Experiment, build
+from resnet_jax.interrupts import Interrupts
+from resnet_jax.parallel import start_hosts
+from resnet_jax.progress import Progress, final_line
+from resnet_jax.report.curves import draw_curves
+from resnet_jax.run_directory import RunDirectory, read_metrics
+from resnet_jax.training import loop
+from resnet_jax.training.log import Log
+from resnet_jax.training.state import TrainState
+
+
+def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
+    """Train or evaluate ("train" or "eval"); return the summary, which is also written and shown.
+
+    Raises:
+      UserError: config, data, checkpoints or disk are not what the run needs.
+      Diverged: training ran into numbers that are none.
+      Interrupted: the run was asked to stop, and has saved its state.
+    """
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax reports each of its steps at lower levels.
+    start_hosts(config.parallel.coordinator, config.parallel.hosts, config.parallel.host)
+    if workdir is None:
+        raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
+    record = RunDirectory(workdir, writes=jax.process_index() == 0)
+    experiment = build(config)
+    with Interrupts() as interrupts:
+        return (train if mode == "train" else evaluate)(config, experiment, record, interrupts)
+
+
+def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+    """Train from the newest checkpoint, or from the start, to the end."""
+    record.open_for(to_dict(config), MAY_CHANGE)
+    state = experiment.initial_state()
+    params = parameter_overview.count_parameters(state.params)
+    record.write_text("parameters.txt", parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    show_parameters(config.model.name, state.params)
+
+    keep = config.checkpoint
+    with contextlib.closing(Checkpoints(record.checkpoints, keep.keep_latest, keep.keep_best)) as checkpoints:
+        restored = checkpoints.restore(state)
+        state = state if restored is None else restored
+        first = int(state.step)
+        record.rewind(first)
+        try:
+            with Progress(experiment.total_steps, experiment.epoch_steps, first) as progress:
+                if first:
+                    progress.note(f"Going on from step {first}, as {record.path} has it.")
+                log = Log(experiment, record, progress)
+                loop.train(experiment, state, first, log, checkpoints, interrupts)
+        except Diverged as error:
+            checkpoints.wait()
+            raise Diverged(f"{error}; {what_to_try(checkpoints.steps)}") from error
+        finally:
+            if jax.process_index() == 0 and record.metrics.exists():
+                draw_curves(read_metrics(record.metrics), record.curves, f"{config.model.name} on {config.data.source}")
+    summary = log.summary() | {"steps": experiment.total_steps, "params": params}
+    record.write_summary(summary)
+    record.close()
+    print(final_line(summary, record.path))
+    return summary
+
+
+def evaluate(config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+    """Evaluate the weights file `training.init_from` if it is set, else the newest checkpoint of the run.
+
+    Writes `evaluation.json` to the run's folder.
+    """
+    state = experiment.initial_state()
+    if config.training.init_from is None:
+        record.check(to_dict(config), MAY_CHANGE)
+        with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
+            state = checkpoints.restore(state)
+        if state is None:
+            raise CheckpointError(f"{record.path} has no checkpoint yet: let it train for longer, or set training.init_from.")
+    results = loop.evaluator(experiment, interrupts)(state)
+    if not results:
+        interrupts.stop("before all examples were counted")
+    print(results)
+    return results
+
+
+def what_to_try(saved: list[int]) -> str:
+    """Return what to do about a run that diverged and that has these checkpoints."""
+    last = f"the last good checkpoint is that of step {saved[-1]}" if saved else "there is no checkpoint yet"
+    return (
+        f"{last}. Try, in a new --workdir, a lower optimizer.learning_rate, a longer schedule.warmup_epochs, "
+        "optimizer.clip_norm=1, or model.dtype=float32."
+    )
+
+
+def show_parameters(name: str, params: Any) -> None:
+    """Print how many parameters each part of the network has."""
+    parts = {}
+    for part, arrays in params.items():
+        stage = part.partition("_")[0]
+        parts[stage] = parts.get(stage, 0) + parameter_overview.count_parameters(arrays)
+    table = Table(title=f"Parameters of {name}", show_footer=True)
+    table.add_column("part", footer="all")
+    table.add_column("parameters", justify="right", footer=f"{sum(parts.values()):,}")
+    for stage in sorted(parts, key=lambda stage: ({"stem": 0, "last": 2, "head": 3}.get(stage, 1), stage)):
+        table.add_row(stage, f"{parts[stage]:,}")
+    Console().print(table)

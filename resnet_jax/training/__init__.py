@@ -1,0 +1,1 @@
+"""Training: state, optimizers and schedules, losses, metrics, the pure steps, and the loop."""

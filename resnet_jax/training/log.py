@@ -1,0 +1,112 @@
+"""The log of a run: from what the devices return to records, speed, and what the user sees."""
+
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from resnet_jax.errors import Diverged
+from resnet_jax.experiment import Experiment
+from resnet_jax.progress import Progress
+from resnet_jax.run_directory import RunDirectory, read_metrics
+
+
+class Log:
+    """Collects the metrics of steps and writes their means every so many of them.
+
+    They are fetched one dispatch late, so that the devices never wait for the host to have written them.
+    """
+
+    def __init__(self, experiment: Experiment, record: RunDirectory, progress: Progress):
+        self._experiment = experiment
+        self._record = record
+        self._progress = progress
+        self._learning_rate = jax.jit(experiment.learning_rate)
+        self._past = read_metrics(record.metrics) if record.metrics.exists() else []
+        self._earlier_seconds = self._past[-1]["wall_seconds"] if self._past else 0.0
+        self._started = time.perf_counter()
+        self._clock = None  # step and time from which speed is measured
+        self._window = []  # metrics of the steps that no record has yet
+        self._late = None  # step and metrics of the next record
+
+    def trained(self, end: int, means: dict[str, jax.Array]) -> None:
+        """Take the metrics, arrays of (steps,), of the steps of one dispatch that ends at `end`.
+
+        Raises Diverged if those of the dispatch before were not finite.
+        """
+        if self._clock is None:
+            # The first dispatch has waited for the compiler: the speed is that of the others.
+            jax.block_until_ready(means)
+            self._clock = (end, time.perf_counter())
+        self._write()
+        self._window.append(means)
+        if end % self._experiment.log_every == 0:
+            self._late, self._window = (end, self._window), []
+
+    def flush(self, end: int) -> None:
+        """Write what there is up to the step `end`. Raises Diverged if it is not finite."""
+        self._write()
+        if self._window:
+            self._late, self._window = (end, self._window), []
+            self._write()
+
+    def evaluated(self, step: int, results: dict[str, dict[str, float]]) -> None:
+        """Write the metrics of each split that was evaluated. Raises Diverged if the loss of one is not finite."""
+        for split, metrics in results.items():
+            if not np.isfinite(metrics["loss"]):
+                raise Diverged(f"the {split} loss at step {step} is {metrics['loss']}")
+            self._add(step, split, metrics)
+            self._progress.evaluation(step, {"split": split, **metrics})
+        self._clock = (step, time.perf_counter())
+
+    def evaluation_at(self, step: int) -> dict[str, Any] | None:
+        """Return the record of the evaluation after `step` steps, or None."""
+        found = [record for record in self._past if record["step"] == step and record["split"] == "test"]
+        return found[-1] if found else None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the last evaluation and the median speed of training."""
+        last = [record for record in self._past if record["split"].startswith("test")]
+        speeds = [record["images_per_second"] for record in self._past if record.get("images_per_second")]
+        named = {f"{name}{record['split'].removeprefix('test')}": record[name] for record in last[-2:] for name in ("top1", "top5", "loss") if record["step"] == last[-1]["step"]}
+        return named | {
+            "eval_examples": last[-1]["examples"],
+            "images_per_second": round(statistics.median(speeds), 1) if speeds else None,
+            "wall_seconds": last[-1]["wall_seconds"],
+        }
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds spent on the run, those of earlier starts up to their last record included."""
+        return self._earlier_seconds + time.perf_counter() - self._started
+
+    def _write(self) -> None:
+        if self._late is None:
+            return
+        (end, window), self._late = self._late, None
+        window = jax.device_get(window)
+        means = {name: np.concatenate([part[name] for part in window]) for name in window[0]}
+        bad = ~(np.isfinite(means["loss"]) & np.isfinite(means["gradient_norm"]))
+        if bad.any():
+            at = int(np.argmax(bad))
+            step = end - len(bad) + at + 1
+            raise Diverged(
+                f"at step {step} the loss is {means['loss'][at]} and the gradient's norm {means['gradient_norm'][at]}"
+            )
+        step, since = self._clock
+        now = time.perf_counter()
+        self._clock = (end, now)
+        speed = (end - step) * self._experiment.batch_size / (now - since) if end > step else None
+        rate = jax.device_get(self._learning_rate(jax.device_put(np.int32(end - 1))))
+        metrics = {name: float(np.mean(values)) for name, values in means.items()}
+        metrics |= {"learning_rate": float(rate), "images_per_second": speed}
+        self._add(end, "train", metrics)
+        self._progress.train(end, {name: value for name, value in metrics.items() if value is not None})
+
+    def _add(self, step: int, split: str, metrics: dict[str, Any]) -> None:
+        epoch = round(step / self._experiment.epoch_steps, 4)
+        record = {"step": step, "epoch": epoch, "split": split, **metrics, "wall_seconds": round(self.wall_seconds, 3)}
+        self._record.log(record)
+        self._past.append(record)

@@ -1,0 +1,108 @@
+"""The loop: steps, measurements, evaluations and checkpoints, in this order.
+
+What is measured at step k is logged before the checkpoint of step k is saved: a run that was killed in between finds every
+measurement up to its newest checkpoint, and takes those that come after once more.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import jax
+
+from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.data.pipeline import Cut
+from resnet_jax.experiment import Experiment
+from resnet_jax.interrupts import Interrupts
+from resnet_jax.training.log import Log
+from resnet_jax.training.metrics import Sums
+from resnet_jax.training.state import TrainState
+
+
+def train(
+    experiment: Experiment, state: TrainState, first: int, log: Log, checkpoints: Checkpoints, interrupts: Interrupts
+) -> None:
+    """Train `state`, which has done `first` steps, to the last step.
+
+    Raises:
+      Diverged: the loss or the gradient became infinite or no number.
+      Interrupted: the user or the system asked to stop; the state is saved.
+      UserError: the disk takes no more.
+    """
+    key = experiment.key()
+    data = experiment.devices.replicate(experiment.train_feed.data)
+    evaluate = evaluator(experiment, interrupts)
+    # A transfer between host and device that nobody asked for is slow and silent: here it is an error.
+    with jax.transfer_guard("disallow"):
+        if first and is_due(first, experiment.evaluate_every, experiment) and not log.evaluation_at(first):
+            log.evaluated(first, evaluate(state))
+
+        cuts = list(dispatches(experiment, first))
+        with contextlib.closing(experiment.train_feed.chunks(cuts)) as chunks:
+            for (_, end), rows in zip(cuts, chunks, strict=True):
+                state, means = experiment.train_program(state, data, experiment.devices.scatter(rows), key)
+                log.trained(end, means)
+                evaluates = is_due(end, experiment.evaluate_every, experiment)
+                if evaluates or interrupts.requested or is_due(end, experiment.save_every, experiment):
+                    log.flush(end)
+                    results = {}
+                    if evaluates and not interrupts.requested:
+                        results = evaluate(state)
+                        log.evaluated(end, results)
+                    checkpoints.save(end, state, results.get("test"))
+                if interrupts.requested:
+                    checkpoints.wait()
+                    interrupts.stop(f"at step {end}")
+        checkpoints.wait()
+
+
+def evaluator(experiment: Experiment, interrupts: Interrupts):
+    """Return a function of a train state to the metrics of every split: "test", and "test_ema" of its moving averages.
+
+    Each example counts exactly once: the metrics hold their number as "examples". An interrupt ends it with no result.
+    """
+    feed = experiment.eval_feed
+    data = experiment.devices.replicate(feed.data)
+    last = feed.order.steps
+    cuts = [(step, min(step + experiment.steps_per_dispatch, last)) for step in range(0, last, experiment.steps_per_dispatch)]
+
+    def measure(params, batch_stats):
+        sums = []
+        with contextlib.closing(feed.chunks(cuts)) as chunks:
+            for rows in chunks:
+                sums.append(experiment.eval_program(params, batch_stats, data, experiment.devices.scatter(rows)))
+                if interrupts.requested:
+                    return None
+        total = sum(jax.device_get(sums), start=Sums.none())
+        return total.means() | {"examples": int(total.examples)}
+
+    def evaluate(state):
+        results = {"test": measure(state.params, state.batch_stats)}
+        if state.average is not None:
+            results["test_ema"] = measure(state.average.params, state.average.batch_stats)
+        return {} if None in results.values() else results
+
+    return evaluate
+
+
+def dispatches(experiment: Experiment, first: int) -> Iterator[Cut]:
+    """Yield the steps of each dispatch. Where they end depends on the step alone, not on where the run was started."""
+    step = first
+    while step < experiment.total_steps:
+        ends = [(step // every + 1) * every for every in (experiment.steps_per_dispatch, experiment.log_every)]
+        ends += [next_due(step, every, experiment) for every in (experiment.evaluate_every, experiment.save_every)]
+        end = min(*ends, experiment.total_steps)
+        yield step, end
+        step = end
+
+
+def next_due(step: int, every: int, experiment: Experiment) -> int:
+    """Return the first step after `step` at which a multiple of `every` epochs is done."""
+    period = every * experiment.epoch_steps
+    epoch = math.floor(step / period + 1e-9) + 1
+    return math.ceil(epoch * period - 1e-6)
+
+
+def is_due(step: int, every: int, experiment: Experiment) -> bool:
+    """Return whether `step` is the last one, or the first at which a multiple of `every` epochs is done."""
+    return step == experiment.total_steps or next_due(step - 1, every, experiment) == step

@@ -1,0 +1,66 @@
+"""Learning-rate schedules: linear warm-up, then steps or a cosine, as functions of the step."""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from resnet_jax.errors import ConfigError, nearest
+
+SCHEDULES = ("constant", "step", "cosine", "linear")
+
+
+def scaled_peak(base: float, batch_size: int, base_batch_size: int) -> float:
+    """Return the rate for `batch_size`, in proportion (Goyal et al. 2017, arXiv:1706.02677); `base_batch_size` 0 keeps `base`."""
+    return base * batch_size / base_batch_size if base_batch_size else base
+
+
+def create_schedule(
+    name: str,
+    *,
+    peak: float,
+    steps_per_epoch: float,
+    epochs: float,
+    boundaries: Sequence[float] = (),
+    factor: float = 0.1,
+    warmup_epochs: float = 0.0,
+    warmup_start: float = 0.0,
+    end: float = 0.0,
+    by_epoch: bool = False,
+) -> Callable[[Int[Array, ""] | int], Float[Array, ""]]:
+    """Return the learning rate as a function of the number of steps done.
+
+    Args:
+      name: one of `SCHEDULES`.
+      peak: the rate after warm-up.
+      steps_per_epoch: batch steps in an epoch; need not be whole.
+      epochs: where "cosine" and "linear" reach `end`.
+      boundaries: epochs at which "step" multiplies the rate by `factor`.
+      warmup_epochs: the rate rises linearly from `warmup_start * peak` to `peak` over these.
+      end: the last rate of "cosine" (Loshchilov & Hutter 2017, arXiv:1608.03983) and "linear".
+      by_epoch: hold the rate within each epoch, as torchvision's reference training does.
+    """
+    if name not in SCHEDULES:
+        raise ConfigError(f"no schedule is called {name!r}{nearest(name, SCHEDULES)}; use one of {', '.join(SCHEDULES)}.")
+
+    def schedule(step):
+        # A tenth of a step is added before comparing, as a whole number of epochs may come out a rounding error short.
+        slack = 0.1 / steps_per_epoch
+        epoch = jnp.asarray(step, jnp.float32) / steps_per_epoch
+        epoch = jnp.floor(epoch + slack) if by_epoch else epoch
+        progress = jnp.clip((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9), 0.0, 1.0)
+        if name == "step":
+            passed = sum(epoch + slack >= boundary for boundary in boundaries)
+            rate = peak * jnp.power(factor, jnp.asarray(passed, jnp.float32))
+        elif name == "cosine":
+            rate = end + (peak - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+        elif name == "linear":
+            rate = peak + (end - peak) * progress
+        else:
+            rate = jnp.asarray(peak, jnp.float32)
+        if warmup_epochs > 0:
+            ramp = warmup_start + (1.0 - warmup_start) * epoch / warmup_epochs
+            rate = jnp.where(epoch < warmup_epochs, peak * ramp, rate)
+        return rate
+
+    return schedule

@@ -1,0 +1,50 @@
+"""The train state: everything that a step changes, and all that a checkpoint holds."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+
+@flax.struct.dataclass
+class Average:
+    """Exponential moving averages of the parameters and of the BatchNorm statistics."""
+
+    params: Any
+    batch_stats: Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What step k hands to step k + 1.
+
+    Attributes:
+      step: steps done, int32.
+      params: float32 parameters.
+      batch_stats: running BatchNorm means and (biased) variances, float32; empty for a network without BatchNorm.
+      opt_state: the optimizer's.
+      average: moving averages, or None where none are kept.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    average: Average | None
+
+
+def create_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    image_shape: tuple[int, int, int],
+    keep_average: bool = False,
+) -> TrainState:
+    """Return the state before the first step. `image_shape` is (height, width, channels)."""
+    variables = jax.jit(model.init)(key, jnp.zeros((1, *image_shape)))
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    average = jax.tree.map(jnp.copy, Average(params, batch_stats)) if keep_average else None
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average)

@@ -1,0 +1,105 @@
+"""The train step and the evaluation step: pure functions of one shard of a batch.
+
+Neither knows how many shards there are. What has to be known of the others comes through `average`, which `parallel.py` gives.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from resnet_jax.training import losses, metrics
+from resnet_jax.training.state import Average, TrainState
+
+Batch = dict[str, jax.Array]
+Tree = Any
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    augment: Callable,
+    loss: Callable = losses.cross_entropy,
+    microbatches: int = 1,
+    ema_decay: float = 0.0,
+    average: Callable[[Tree], Tree] = lambda tree: tree,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Take one step on one shard.
+
+    Args:
+      state: the same on every shard.
+      batch: "image" uint8 (batch, height, width, channels), "label" int32 (batch,), and "position" uint32 (batch,), the
+        example's place in the stream of all training examples.
+      key: of the run, the same at every step: randomness comes from it and the positions.
+      augment: (key, images, labels, positions) to the float images and the target probabilities to train on.
+      loss: (logits, targets) to one loss an example.
+      microbatches: parts that the shard is cut into; their gradients are averaged before the update, and each
+        normalizes itself.
+      ema_decay: of the moving averages that the state keeps; early ones decay faster, by (1 + step) / (10 + step).
+      average: returns the mean of a tree of float32 arrays over all shards.
+
+    Returns:
+      The new state, and the means of loss, top1 and top5 over the whole batch, and the gradient's norm.
+    """
+    augment_key, dropout_key = jax.random.split(key)
+    images, targets = augment(augment_key, batch["image"], batch["label"], batch["position"])
+
+    def gradient(params, batch_stats, images, targets, labels, position):
+        def objective(params):
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.fold_in(dropout_key, position)},
+            )
+            per_example = loss(logits, targets)
+            sums = metrics.count(logits, labels, per_example, jnp.ones(labels.shape, bool))
+            return jnp.mean(per_example), (sums, updates.get("batch_stats", {}))
+
+        gradients, (sums, batch_stats) = jax.grad(objective, has_aux=True)(params)
+        return gradients, sums, batch_stats
+
+    # A Python loop, not lax.scan: XLA on CPU runs a convolution inside a loop on one thread and 30 times slower.
+    batch_stats, totals = state.batch_stats, None
+    for part in split((images, targets, batch["label"], batch["position"]), microbatches):
+        gradients, sums, batch_stats = gradient(state.params, batch_stats, *part[:3], part[3][0])
+        totals = (gradients, sums) if totals is None else jax.tree.map(jnp.add, totals, (gradients, sums))
+    gradients = jax.tree.map(lambda total: total / microbatches, totals[0])
+    sums = totals[1]
+    means = {name: getattr(sums, name) / sums.examples for name in ("loss", "top1", "top5")}
+
+    gradients, batch_stats, means = average((gradients, batch_stats, means))
+    means["gradient_norm"] = optax.global_norm(gradients)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    moving = state.average
+    if moving is not None:
+        step = state.step.astype(jnp.float32)
+        decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+        moving = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, moving, Average(params, batch_stats))
+    return TrainState(state.step + 1, params, batch_stats, opt_state, moving), means
+
+
+def eval_step(params: Tree, batch_stats: Tree, batch: Batch, *, model: nn.Module, inputs: Callable) -> metrics.Sums:
+    """Return the sums over the valid examples of one shard: "image" and "label" as above, "valid" bool (batch,).
+
+    `inputs` turns uint8 images into what the network reads. The loss is the cross-entropy without smoothing, whatever the
+    network was trained on.
+    """
+    images = inputs(batch["image"])
+    logits = model.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
+    per_example = losses.cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
+    return metrics.count(logits, batch["label"], per_example, batch["valid"])
+
+
+def split(arrays: tuple[jax.Array, ...], parts: int) -> list[tuple[jax.Array, ...]]:
+    """Cut arrays into `parts` along their first axis."""
+    return list(zip(*(jnp.split(array, parts) for array in arrays), strict=True))

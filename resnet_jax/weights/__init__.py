@@ -1,0 +1,80 @@
+"""Weights in and out: a network's variables as a file of named arrays that torch can read."""
+
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+
+from resnet_jax.errors import DataError
+from resnet_jax.run_directory import write_atomically
+from resnet_jax.weights.names import from_torch, to_torch, torch_name
+
+Variables = dict[str, Any]
+
+
+def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> None:
+    """Write the parameters and BatchNorm statistics of `model` under torchvision's names and in torch's layout.
+
+    The running variances are written as they are: over N values, as Flax keeps them, where torch divides by N - 1.
+
+    Raises DataError if the file's name does not end with .safetensors.
+    """
+    if Path(file).suffix != ".safetensors":
+        raise DataError(f"weights are written as safetensors: end the name of {file} with .safetensors.")
+    arrays = {torch_name(path): to_torch(np.asarray(array)) for path, array in arrays_of(variables).items()}
+    missing = set(map(torch_name, arrays_of(shapes(model)))) ^ set(arrays)
+    if missing:
+        raise DataError(f"the variables are not those of the network: {sorted(missing)[0]} is in one of them only.")
+    write_atomically(file, safetensors.numpy.save(arrays))
+
+
+def load_weights(model: nn.Module, file: str | Path) -> Variables:
+    """Return the variables of `model` from a safetensors file with torchvision's names, in float32 on the host.
+
+    Raises DataError if the file is missing or damaged, or if an array is missing, left over or of another shape.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise DataError(f"there is no weights file {file}: check the name.")
+    try:
+        found = safetensors.numpy.load(path.read_bytes())
+    except SafetensorError as error:
+        raise DataError(f"{file} is no safetensors file, or a damaged one ({error}): get it once more.") from error
+    channels = found["conv1.weight"].shape[1] if "conv1.weight" in found else 3
+    loaded = {}
+    for name, wanted in arrays_of(shapes(model, channels)).items():
+        key = torch_name(name)
+        if key not in found:
+            raise DataError(f"{file} has no {key}: it belongs to another network.")
+        array = from_torch(found.pop(key))
+        if array.shape != wanted.shape:
+            raise DataError(f"{key} in {file} has the shape {array.shape} where the network has {wanted.shape}.")
+        loaded[name] = array.astype(np.float32)
+    left = sorted(key for key in found if not key.endswith("num_batches_tracked"))
+    if left:
+        raise DataError(f"{file} has {left[0]}, which the network has not: it belongs to another network.")
+    return {kind: unflatten_dict(arrays, sep="/") for kind, arrays in by_kind(loaded).items()}
+
+
+def shapes(model: nn.Module, channels: int = 3) -> Variables:
+    """Return the shapes of a network's variables."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, channels))))
+
+
+def arrays_of(variables: Variables) -> dict[str, Any]:
+    """Return the arrays by path without their kind: parameters and statistics never share one."""
+    return {name: array for kind in variables.values() for name, array in flatten_dict(kind, sep="/").items()}
+
+
+def by_kind(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Undo `arrays_of`: means and variances are statistics, all else are parameters."""
+    kinds = {"params": {}, "batch_stats": {}}
+    for name, array in arrays.items():
+        kinds["batch_stats" if name.rpartition("/")[2] in ("mean", "var") else "params"][name] = array
+    return kinds

@@ -1,0 +1,39 @@
+"""Names of a network's arrays in torchvision, and the shapes that torch gives them."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+# (pattern of the Flax path without its last part, torchvision's name). "stage2_block1/conv3" is "layer2.0.conv3".
+MODULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
+    (r"stem_conv", "conv1"),
+    (r"stem_bn", "bn1"),
+    (r"stage(\d+)_block(\d+)/shortcut_conv", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.downsample.0"),
+    (r"stage(\d+)_block(\d+)/shortcut_bn", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.downsample.1"),
+    (r"stage(\d+)_block(\d+)/(conv\d|bn\d)", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.{m[3]}"),
+    (r"last_bn", "norm"),  # pre-activation only, which torchvision does not have: this is timm's name
+    (r"head", "fc"),
+)
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+
+def torch_name(path: str) -> str:
+    """Return torchvision's name of the array at a Flax path such as "stage1_block1/bn1/scale"."""
+    module, _, leaf = path.rpartition("/")
+    for pattern, name in MODULES:
+        if match := re.fullmatch(pattern, module):
+            return f"{name(match) if callable(name) else name}.{LEAVES[leaf]}"
+    raise ValueError(f"no torchvision name is known for {path}")
+
+
+def to_torch(array: np.ndarray) -> np.ndarray:
+    """Reorder a convolution's kernel from HWIO to OIHW, or a dense layer's from (in, out) to (out, in)."""
+    orders = {4: (3, 2, 0, 1), 2: (1, 0)}
+    return np.ascontiguousarray(array.transpose(orders[array.ndim])) if array.ndim in orders else array
+
+
+def from_torch(array: np.ndarray) -> np.ndarray:
+    """Undo `to_torch`."""
+    orders = {4: (2, 3, 1, 0), 2: (1, 0)}
+    return np.ascontiguousarray(array.transpose(orders[array.ndim])) if array.ndim in orders else array
