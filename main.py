@@ -1,7 +1,7 @@
 """Train or evaluate a network: `python main.py --config=configs/digits.py --workdir=runs/digits`.
 
-Started again with the same workdir, a run goes on where it stopped. Exit code 0: done; 1: training diverged; 2: something is wrong
-that the user can mend; 130 or 143: stopped by Ctrl-C or SIGTERM, and saved.
+Started again with the same workdir, a run goes on where it stopped. Exit code 0: done; 1: training diverged; 2:
+something is wrong that the user can mend; 130 or 143: stopped by Ctrl-C or SIGTERM, and saved.
 """
 
 import sys
@@ -14,7 +14,9 @@ from resnet_jax.interrupts import Interrupted
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config, such as configs/resnet50.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: metrics, checkpoints and curves go there.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate a run's newest checkpoint or a weights file.")
+MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "eval"], "Train, or evaluate a run's newest checkpoint or a weights file."
+)
 
 
 def parse(arguments: list[str]) -> None:

@@ -19,8 +19,8 @@ class Checkpoints:
     Args:
       folder: holds one folder a step; made where it is missing.
       keep_latest: how many of the newest are kept.
-      keep_best: how many of those with the highest test top-1 are kept besides. Orbax's own `best_fn` with `max_to_keep` would
-        delete the newest one when it is not among the best, and with it the run's progress.
+      keep_best: how many of those with the highest test top-1 are kept besides. Orbax's own `best_fn` with
+        `max_to_keep` would delete the newest one when it is not among the best, and with it the run's progress.
       read_only: change nothing, as another process may be writing.
     """
 
@@ -65,7 +65,8 @@ class Checkpoints:
     def restore(self, like: Any, note: Callable[[str], None] = print) -> Any | None:
         """Return the newest state that can be read, laid out as `like`; None where there is no checkpoint at all.
 
-        Newer ones that cannot be read are told to `note` in a sentence each, and moved out of the way of the run, which will write these steps again.
+        Newer ones that cannot be read are told to `note` in a sentence each, and moved out of the way of the run, which
+        will write these steps again.
 
         Raises:
           CheckpointError: there are checkpoints, and none of them can be read.
@@ -76,7 +77,8 @@ class Checkpoints:
             try:
                 state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
             except Exception as error:  # Orbax raises whatever its storage layers raise.
-                note(f"The checkpoint of step {step} cannot be read ({first_line(error)}); trying the one before it.")
+                reason = first_line(error)
+                note(f"The checkpoint of step {step} cannot be read ({reason}); trying the one before it.")
                 unreadable.append(step)
             else:
                 if not self._read_only:
@@ -84,8 +86,8 @@ class Checkpoints:
                 return state
         if unreadable:
             raise CheckpointError(
-                f"None of the checkpoints in {self._folder} can be read for this run: start in another --workdir, or delete that folder to "
-                "start from the first step."
+                f"None of the checkpoints in {self._folder} can be read for this run: start in another --workdir, or "
+                "delete that folder to start from the first step."
             )
         return None
 

@@ -1,7 +1,7 @@
 """The config: every field there is, with its type, its default and what it means.
 
-A config file starts from `default_config()`, or from a recipe that did, and sets what differs. The fields are locked and typed: a
-field that is not here, or a value of another type, is refused.
+A config file starts from `default_config()`, or from a recipe that did, and sets what differs. The fields are locked
+and typed: a field that is not here, or a value of another type, is refused.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ from ml_collections.config_dict import placeholder
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import NETWORKS
 
-# Fields that may differ between two starts of one run: they change how it is watched, kept and spread, not what it learns.
+# Fields that may differ between two starts of one run: they change how it is watched, kept and spread, not what it
+# learns.
 MAY_CHANGE = (
     "data.path",
     "data.workers",
@@ -121,7 +122,9 @@ def network_fields() -> ConfigDict:
 def to_dict(config: ConfigDict) -> dict[str, Any]:
     """Return the config as nested dicts of JSON values; overrides that are not set are left out."""
     plain = config.to_dict()
-    plain["model"]["overrides"] = {name: value for name, value in plain["model"]["overrides"].items() if value is not None}
+    plain["model"]["overrides"] = {
+        name: value for name, value in plain["model"]["overrides"].items() if value is not None
+    }
     return plain
 
 
@@ -136,7 +139,11 @@ def check_config(config: ConfigDict) -> None:
         ("training.ema_decay", lambda value: 0 <= value < 1, "0 or more and less than 1"),
         ("training.log_every", lambda value: value >= 1, "1 or more"),
         ("training.steps_per_dispatch", lambda value: value >= 0, "0 or more"),
-        ("training.loss", lambda value: value in ("cross_entropy", "binary_cross_entropy"), "cross_entropy or binary_cross_entropy"),
+        (
+            "training.loss",
+            lambda value: value in ("cross_entropy", "binary_cross_entropy"),
+            "cross_entropy or binary_cross_entropy",
+        ),
         ("model.dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
         ("augment.pad", lambda value: value >= 0, "0 or more"),
         ("augment.mixup", lambda value: value >= 0, "0 or more"),

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Wrong config or flag, missing data, unusable checkpoint: `main.py` prints it without a traceback and exits with 2."""
+    """What the user can mend: `main.py` prints it without a traceback and exits with 2."""
 
 
 class ConfigError(UserError):

@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -25,6 +23,7 @@ from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.schedules import create_schedule, scaled_peak
 from resnet_jax.training.state import TrainState, create_state
 from resnet_jax.training.steps import eval_step, train_step
+from resnet_jax.weights import load_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +47,7 @@ class Experiment:
       log_every: steps.
       evaluate_every, save_every: epochs.
       keep_average: whether moving averages are kept.
+      init_from: weights file with which the first step begins, or None.
     """
 
     model: nn.Module
@@ -68,11 +68,16 @@ class Experiment:
     evaluate_every: int
     save_every: int
     keep_average: bool
+    init_from: str | None
 
     def initial_state(self) -> TrainState:
-        """Return the state before the first step, on every device."""
+        """Return the state before the first step, on every device.
+
+        Raises DataError if `init_from` holds no weights of the network.
+        """
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
-        state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average)
+        weights = load_weights(self.model, self.init_from) if self.init_from else None
+        state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights)
         return self.devices.replicate(state)
 
     def key(self) -> jax.Array:
@@ -129,7 +134,9 @@ def build(config: ConfigDict) -> Experiment:
         **config.augment,
     )
     if len(augment.mean) != image_shape[-1] or len(augment.std) != image_shape[-1]:
-        raise ConfigError(f"data.mean and data.std must have {image_shape[-1]} values, one a channel of {config.data.source}.")
+        raise ConfigError(
+            f"data.mean and data.std must have {image_shape[-1]} values, one a channel of {config.data.source}."
+        )
 
     one_train_step = functools.partial(
         train_step,
@@ -162,6 +169,7 @@ def build(config: ConfigDict) -> Experiment:
         evaluate_every=config.evaluation.every_epochs,
         save_every=config.checkpoint.every_epochs,
         keep_average=training.ema_decay > 0,
+        init_from=training.init_from,
     )
 
 
@@ -171,7 +179,9 @@ def network(config: ConfigDict, num_classes: int, norm_axis: str | tuple[str, ..
     fields = dict(num_classes=num_classes, dtype=jnp.dtype(config.model.dtype), norm_axis=norm_axis) | overrides
     model = create_model(config.model.name, **fields)
     if model.num_classes < num_classes:
-        raise ConfigError(f"model.overrides.num_classes is {model.num_classes} and the data have {num_classes} classes.")
+        raise ConfigError(
+            f"model.overrides.num_classes is {model.num_classes} and the data have {num_classes} classes."
+        )
     return model
 
 
@@ -189,9 +199,7 @@ def feeds(
     if isinstance(dataset.train, Arrays):
         return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
     data = config.data
-    train_crop = RandomResizedCrop(
-        data.image_size, tuple(data.crop_scale), interpolation=data.interpolation, flip=0.0
-    )
+    train_crop = RandomResizedCrop(data.image_size, tuple(data.crop_scale), interpolation=data.interpolation, flip=0.0)
     eval_crop = ResizeCenterCrop(data.resize, data.image_size, data.interpolation)
     seed = config.training.seed
     return (

@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C and the system's request to end, noticed between dispatches of training and of evaluation alike."""
+"""Interrupts: Ctrl-C and the system's request to end, noticed between dispatches of training and evaluation alike."""
 
 import signal
 from types import FrameType

@@ -1,7 +1,8 @@
 """Devices: the mesh, BatchNorm scope, and how a function of one shard becomes a program for all of them.
 
-Nothing else in the project knows how many devices or hosts there are. The whole step runs inside `jax.shard_map`: left to jit's
-automatic partitioner, every grouped convolution would gather the whole batch on every device (openxla/xla issue 47945).
+Nothing else in the project knows how many devices or hosts there are. The whole step runs inside `jax.shard_map`: left
+to jit's automatic partitioner, every grouped convolution would gather the whole batch on every device (openxla/xla
+issue 47945).
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ AXES = ("replica", "norm_group")
 REPLICATED = PartitionSpec()
 ROWS = PartitionSpec(None, AXES)  # (steps, batch, ...)
 
-# Large enough that ResNet-50's gradients take four all-reduces, small enough that a copy of a bucket costs little memory.
+# Large enough that ResNet-50's gradients take four all-reduces, small enough that a copy of a bucket costs little
+# memory.
 BUCKET_BYTES = 32 * 2**20
 
 
@@ -47,8 +49,8 @@ class Devices:
 
         Args:
           count: devices to use.
-          norm_scope: "local": each device normalizes by its own part of the batch; "group": `norm_group` neighbouring devices
-            share statistics; "global": all do.
+          norm_scope: "local": each device normalizes by its own part of the batch; "group": `norm_group` neighbouring
+            devices share statistics; "global": all do.
           norm_group: devices a group.
 
         Raises:
@@ -58,7 +60,7 @@ class Devices:
         count = count or len(available)
         if not 1 <= count <= len(available):
             raise ConfigError(
-                f"parallel.devices is {count} and this machine has {len(available)}: ask for at most as many, or 0 for all."
+                f"parallel.devices is {count} and this machine has {len(available)}: ask for as many, or 0 for all."
             )
         if norm_scope not in ("local", "group", "global"):
             raise ConfigError(f"parallel.norm_scope is {norm_scope!r}: use local, group or global.")
@@ -108,8 +110,8 @@ class Devices:
     def train_program(self, step: Callable, read: Callable) -> Callable:
         """Return (state, data, rows, key) to (state, means of each step): several steps in one dispatch.
 
-        `step(state, batch, key)` is the train step of one shard and `read(data, row)` makes its batch. `rows` has a leading
-        axis of steps. The state that goes in is donated.
+        `step(state, batch, key)` is the train step of one shard and `read(data, row)` makes its batch. `rows` has a
+        leading axis of steps. The state that goes in is donated.
         """
 
         def steps(state, data, rows, key):
@@ -132,9 +134,7 @@ class Devices:
     def _program(self, function: Callable, specs: Sequence[PartitionSpec], donate: tuple[int, ...] = ()) -> Callable:
         # Without check_vma gradients stay those of one shard until `average` joins them, in buckets; with it, jax would
         # insert an all-reduce for each parameter.
-        program = jax.shard_map(
-            function, mesh=self.mesh, in_specs=tuple(specs), out_specs=REPLICATED, check_vma=False
-        )
+        program = jax.shard_map(function, mesh=self.mesh, in_specs=tuple(specs), out_specs=REPLICATED, check_vma=False)
         return jax.jit(program, donate_argnums=donate)
 
 

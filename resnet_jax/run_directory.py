@@ -83,13 +83,17 @@ class RunDirectory:
         """
         if not self._writes:
             return
+        self.create()
+        if self.config.exists():
+            self.check(config, may_change)
+        write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+
+    def create(self) -> None:
+        """Creates the folder. Raises UserError if that is refused, or if it cannot be written."""
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if self.config.exists():
-            self.check(config, may_change)
-        write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
 
     def check(self, config: dict, may_change: tuple[str, ...] = ()) -> None:
         """Raises ConfigError if the folder holds no run, or one with another config; the arguments are `open_for`'s."""

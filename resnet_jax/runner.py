@@ -1,6 +1,7 @@
 """A run, from its config and its folder: what `main.py` starts."""
 
 import contextlib
+import time
 from typing import Any
 
 import absl.logging
@@ -20,8 +21,7 @@ from resnet_jax.progress import Progress, final_line
 from resnet_jax.report.curves import draw_curves
 from resnet_jax.run_directory import RunDirectory, read_metrics
 from resnet_jax.training import loop
-from resnet_jax.training.log import Log
-from resnet_jax.training.state import TrainState
+from resnet_jax.training.log import Log, summarize
 
 
 def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
@@ -75,23 +75,35 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
     return summary
 
 
-def evaluate(config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+def evaluate(
+    config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts
+) -> dict[str, Any]:
     """Evaluate the weights file `training.init_from` if it is set, else the newest checkpoint of the run.
 
     Writes `evaluation.json` to the run's folder.
     """
+    started = time.perf_counter()
     state = experiment.initial_state()
     if config.training.init_from is None:
         record.check(to_dict(config), MAY_CHANGE)
         with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
             state = checkpoints.restore(state)
         if state is None:
-            raise CheckpointError(f"{record.path} has no checkpoint yet: let it train for longer, or set training.init_from.")
+            raise CheckpointError(
+                f"{record.path} has no checkpoint yet: train for longer, or name weights by training.init_from."
+            )
     results = loop.evaluator(experiment, interrupts)(state)
     if not results:
         interrupts.stop("before all examples were counted")
-    print(results)
-    return results
+    summary = summarize(results) | {
+        "steps": int(state.step),
+        "params": parameter_overview.count_parameters(state.params),
+        "wall_seconds": round(time.perf_counter() - started, 3),
+    }
+    record.create()
+    record.write_summary(summary, "evaluation.json")
+    print(final_line(summary, record.path))
+    return summary
 
 
 def what_to_try(saved: list[int]) -> str:

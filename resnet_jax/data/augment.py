@@ -19,8 +19,8 @@ def normalize(
     return images.astype(jnp.float32) * scale - shift
 
 
-def crop_and_flip(images: Images, keys: Key[Array, "batch"], pad: int, flip: bool) -> Images:
-    """Pad each side by `pad` zeros (the mean colour), crop back at random, mirror half of them (He et al. 2015, section 4.2)."""
+def crop_and_flip(images: Images, keys: Key[Array, " batch"], pad: int, flip: bool) -> Images:
+    """Pad by `pad` zeros (the mean colour) a side, crop back at random, mirror half (He et al. 2015, section 4.2)."""
     height, width, channels = images.shape[1:]
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
 
@@ -34,13 +34,16 @@ def crop_and_flip(images: Images, keys: Key[Array, "batch"], pad: int, flip: boo
 
 
 def mixup(images: Images, targets: Targets, key: jax.Array, alpha: float) -> tuple[Images, Targets]:
-    """Blend each example with its mirror in the batch by a Beta(alpha, alpha) share (Zhang et al. 2018, arXiv:1710.09412)."""
+    """Blend opposite examples of the batch by a Beta(alpha, alpha) share (Zhang et al. 2018, arXiv:1710.09412)."""
     share = jax.random.beta(key, alpha, alpha)
     return share * images + (1 - share) * images[::-1], share * targets + (1 - share) * targets[::-1]
 
 
 def cutmix(images: Images, targets: Targets, key: jax.Array, alpha: float) -> tuple[Images, Targets]:
-    """Paste a box of each example's mirror in the batch; targets follow the box's true area (Yun et al. 2019, arXiv:1905.04899)."""
+    """Paste a box of the opposite example of the batch; targets follow its area (Yun et al. 2019, arXiv:1905.04899).
+
+    The box covers a share 1 - Beta(alpha, alpha) of the image before it is cut at the border.
+    """
     share_key, row_key, column_key = jax.random.split(key, 3)
     side = jnp.sqrt(1.0 - jax.random.beta(share_key, alpha, alpha))
 
@@ -59,16 +62,18 @@ def cutmix(images: Images, targets: Targets, key: jax.Array, alpha: float) -> tu
 class Augment:
     """From a batch of uint8 images and labels to what the network and the loss read.
 
-    All randomness comes from the seed's key and from the examples' positions in the stream, so that it depends neither on
-    how many devices there are nor on where training was resumed.
+    All randomness comes from the seed's key and from the examples' positions in the stream, so that it depends neither
+    on how many devices there are nor on where training was resumed.
 
     Attributes:
       mean, std: per channel, of images scaled to 0..1.
       num_classes: length of the target vectors.
       pad: pixels of zero padding before the random crop; 0 crops nothing.
       flip: mirror half of the images.
-      label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2015, arXiv:1512.00567, section 7).
-      mixup, cutmix: the Beta parameters, 0 for none; where both are set, each batch of a device takes one by even chance.
+      label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2015, arXiv:1512.00567,
+        section 7).
+      mixup, cutmix: the Beta parameters, 0 for none; where both are set, each batch of a device takes one by even
+        chance.
     """
 
     mean: tuple[float, ...]
@@ -88,8 +93,8 @@ class Augment:
         self,
         key: jax.Array,
         images: UInt8[Array, "batch height width channels"],
-        labels: Int[Array, "batch"],
-        positions: UInt[Array, "batch"],
+        labels: Int[Array, " batch"],
+        positions: UInt[Array, " batch"],
     ) -> tuple[Images, Targets]:
         """Return augmented float32 images and target probabilities."""
         crop_key, mix_key = jax.random.split(key)

@@ -1,9 +1,9 @@
 """Batches by step: the batch at step k is a pure function of (seed, k).
 
-The training examples form one endless stream: epoch after epoch, each in an order of its own that has every example once. Step k
-takes the positions k * batch_size to (k + 1) * batch_size of that stream. Nothing is remembered between steps, so a run that was
-resumed, or moved to other hosts, reads what the run that never stopped reads. A batch may lie across two epochs, so that none of
-them loses its last examples.
+The training examples form one endless stream: epoch after epoch, each in an order of its own that has every example
+once. Step k takes the positions k * batch_size to (k + 1) * batch_size of that stream. Nothing is remembered between
+steps, so a run that was resumed, or moved to other hosts, reads what the run that never stopped reads. A batch may lie
+across two epochs, so that none of them loses its last examples.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class TrainingOrder:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOrder:
-    """Every example once and in order; the last batch is filled with rows that are not valid and that nothing counts."""
+    """Every example once and in order; the last batch is filled with rows that are not valid, and count for nothing."""
 
     examples: int
     batch_size: int
@@ -102,7 +102,8 @@ class Resident:
 
 @dataclasses.dataclass(frozen=True)
 class Streamed:
-    """A feed for data that does not fit: examples are read and transformed on the host, ahead of the step that needs them.
+    """A feed for data that does not fit: examples are read and transformed on the host, ahead of the step that needs
+    them.
 
     Attributes:
       split: examples by number; must pickle where there are worker processes.

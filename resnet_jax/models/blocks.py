@@ -19,7 +19,8 @@ SHORTCUTS = ("A", "A_both", "B", "C", "none")
 def pad_channels(x: Maps, channels: int, stride: int, both_sides: bool) -> OutMaps:
     """Subsample by `stride` and add zero channels: shortcut A of He et al. 2015 (arXiv:1512.03385, section 3.3).
 
-    fb.resnet.torch puts all zeros after the channels; `both_sides` puts half of them before, as akamaster's networks do.
+    fb.resnet.torch puts all zeros after the channels; `both_sides` puts half of them before, as akamaster's networks
+    do.
     """
     x = x[:, ::stride, ::stride, :]
     missing = channels - x.shape[-1]
@@ -41,8 +42,8 @@ class Block(nn.Module):
       channels: width of the stage ("planes" in torch); the output has `channels * expansion` channels.
       stride: spatial stride of the block.
       shortcut: one of `SHORTCUTS`; "B" projects where the shape changes, "C" always, "none" leaves the block plain.
-      preactivation: BN-ReLU-conv instead of conv-BN-ReLU (He et al. 2016, arXiv:1603.05027, figure 4e). A projection then
-        reads the activated input and has no BatchNorm of its own.
+      preactivation: BN-ReLU-conv instead of conv-BN-ReLU (He et al. 2016, arXiv:1603.05027, figure 4e). A projection
+        then reads the activated input and has no BatchNorm of its own.
       zero_init_last: start the scale of the last BatchNorm at 0, so that the block begins as its shortcut
         (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
       drop_path: probability with which the residual branch of an example is dropped in training.

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Normal with variance 2 / (kernel height * kernel width * output channels): He et al. 2015 (arXiv:1502.01852), section 2.2,
-# in the fan-out form of fb.resnet.torch and torchvision.
+# Normal with variance 2 / (kernel height * kernel width * output channels): He et al. 2015 (arXiv:1502.01852), section
+# 2.2, in the fan-out form of fb.resnet.torch and torchvision.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
     """A convolution without bias; `groups` is the cardinality of Xie et al. 2017 (arXiv:1611.05431).
 
-    Both sides are padded by `(kernel_size - 1) // 2`. `padding="SAME"` would pad (0, 1) where the stride is 2, and weights of
-    other libraries would then give other logits. The kernel has the shape (height, width, in_channels / groups, channels).
+    Both sides are padded by `(kernel_size - 1) // 2`. `padding="SAME"` would pad (0, 1) where the stride is 2, and
+    weights of other libraries would then give other logits. The kernel has the shape (height, width, in_channels /
+    groups, channels).
     """
 
     channels: int

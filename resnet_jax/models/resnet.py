@@ -32,12 +32,13 @@ class ResNet(nn.Module):
       stem_width: channels of the stem.
       cardinality: groups of the bottleneck's 3x3 (Xie et al. 2017, arXiv:1611.05431).
       base_width: channels per group of the bottleneck's 3x3 in a stage of width 64.
-      shortcut: "A" (zero channels after), "A_both" (zero channels on both sides), "B" (projection where the shape changes),
-        "C" (projection always), "none" (plain network).
+      shortcut: "A" (zero channels after), "A_both" (zero channels on both sides), "B" (projection where the shape
+        changes), "C" (projection always), "none" (plain network).
       preactivation: v2 (He et al. 2016, arXiv:1603.05027).
       stride_in_1x1: stride in the first 1x1 of a bottleneck (v1); else in its 3x3 (v1.5).
       zero_init_last: start the scale of each block's last BatchNorm at 0 (Goyal et al. 2017, arXiv:1706.02677).
-      stochastic_depth: drop probability of the last block's branch; it grows linearly from the input (arXiv:1603.09382).
+      stochastic_depth: drop probability of the last block's branch; it grows linearly from the input
+        (arXiv:1603.09382).
       norm_momentum, norm_epsilon: of every BatchNorm. Flax momentum 0.9 is torch momentum 0.1.
       norm_axis: mesh axes over which a training batch's BatchNorm statistics are shared; None keeps them local.
       dtype: of the computation. Parameters, statistics and logits are float32 always.

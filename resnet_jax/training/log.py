@@ -67,14 +67,13 @@ class Log:
         return found[-1] if found else None
 
     def summary(self) -> dict[str, Any]:
-        """Return the last evaluation and the median speed of training."""
-        last = [record for record in self._past if record["split"].startswith("test")]
+        """Return the last evaluation, the median speed of training and the time that the run took."""
+        last = self._past[-1]["step"]
+        results = {record["split"]: record for record in self._past if record["step"] == last}
         speeds = [record["images_per_second"] for record in self._past if record.get("images_per_second")]
-        named = {f"{name}{record['split'].removeprefix('test')}": record[name] for record in last[-2:] for name in ("top1", "top5", "loss") if record["step"] == last[-1]["step"]}
-        return named | {
-            "eval_examples": last[-1]["examples"],
+        return summarize({split: metrics for split, metrics in results.items() if split != "train"}) | {
             "images_per_second": round(statistics.median(speeds), 1) if speeds else None,
-            "wall_seconds": last[-1]["wall_seconds"],
+            "wall_seconds": self._past[-1]["wall_seconds"],
         }
 
     @property
@@ -110,3 +109,13 @@ class Log:
         record = {"step": step, "epoch": epoch, "split": split, **metrics, "wall_seconds": round(self.wall_seconds, 3)}
         self._record.log(record)
         self._past.append(record)
+
+
+def summarize(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what a summary says of an evaluation; the moving averages' metrics have names that end with "_ema"."""
+    summary = {
+        name + split.removeprefix("test"): metrics[name]
+        for split, metrics in results.items()
+        for name in ("top1", "top5", "loss")
+    }
+    return summary | {"eval_examples": results["test"]["examples"]}

@@ -1,7 +1,7 @@
 """The loop: steps, measurements, evaluations and checkpoints, in this order.
 
-What is measured at step k is logged before the checkpoint of step k is saved: a run that was killed in between finds every
-measurement up to its newest checkpoint, and takes those that come after once more.
+What is measured at step k is logged before the checkpoint of step k is saved: a run that was killed in between finds
+every measurement up to its newest checkpoint, and takes those that come after once more.
 """
 
 import contextlib
@@ -64,7 +64,10 @@ def evaluator(experiment: Experiment, interrupts: Interrupts):
     feed = experiment.eval_feed
     data = experiment.devices.replicate(feed.data)
     last = feed.order.steps
-    cuts = [(step, min(step + experiment.steps_per_dispatch, last)) for step in range(0, last, experiment.steps_per_dispatch)]
+    cuts = [
+        (step, min(step + experiment.steps_per_dispatch, last))
+        for step in range(0, last, experiment.steps_per_dispatch)
+    ]
 
     def measure(params, batch_stats):
         sums = []

@@ -5,7 +5,7 @@ import optax
 from jaxtyping import Array, Float
 
 Logits = Float[Array, "batch classes"]
-PerExample = Float[Array, "batch"]
+PerExample = Float[Array, " batch"]
 
 
 def cross_entropy(logits: Logits, targets: Logits) -> PerExample:
@@ -14,7 +14,7 @@ def cross_entropy(logits: Logits, targets: Logits) -> PerExample:
 
 
 def binary_cross_entropy(logits: Logits, targets: Logits) -> PerExample:
-    """Return the mean over classes of the binary cross-entropy of each (Wightman et al. 2021, arXiv:2110.00476, section 2)."""
+    """Return the binary cross-entropy, averaged over classes (Wightman et al. 2021, arXiv:2110.00476, section 2)."""
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
 
 

@@ -39,8 +39,8 @@ class Sums:
         return {name: float(getattr(self, name)) / count for name in ("loss", "top1", "top5")}
 
 
-def rank(logits: Float[Array, "batch classes"], labels: Int[Array, "batch"]) -> Int[Array, "batch"]:
-    """Return how many classes come before the label; ties go to the lower class, and a logit that is no number is never hit."""
+def rank(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Int[Array, " batch"]:
+    """Return how many classes come before the label: ties go to the lower class, and a NaN comes after all."""
     target = jnp.take_along_axis(logits, labels[:, None], axis=1)
     index = jnp.arange(logits.shape[1])
     behind = (logits < target) | ((logits == target) & (index >= labels[:, None]))
@@ -49,9 +49,9 @@ def rank(logits: Float[Array, "batch classes"], labels: Int[Array, "batch"]) -> 
 
 def count(
     logits: Float[Array, "batch classes"],
-    labels: Int[Array, "batch"],
-    losses: Float[Array, "batch"],
-    valid: Bool[Array, "batch"],
+    labels: Int[Array, " batch"],
+    losses: Float[Array, " batch"],
+    valid: Bool[Array, " batch"],
 ) -> Sums:
     """Return the sums over the valid examples of a batch."""
     ranks = rank(logits, labels)

@@ -21,7 +21,7 @@ def decay_mask(params: Any, norm_and_bias: bool) -> Any:
 
 
 def sgd(learning_rate: Schedule, momentum: float, nesterov: bool, weight_decay: float, mask: Any):
-    """v = momentum v + (g + weight_decay w); w = w - learning_rate v, or its Nesterov form, as torch.optim.SGD has it."""
+    """As torch.optim.SGD: v = momentum v + g + weight_decay w; w = w - learning_rate v, or its Nesterov form."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask),
         optax.trace(momentum, nesterov),
@@ -41,9 +41,9 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """Return the optimizer of that name: one of `OPTIMIZERS`.
 
-    "sgd" couples weight decay with the gradient, as torch does. "lars" is You et al. 2017 (arXiv:1708.03888) and "lamb" You et
-    al. 2020 (arXiv:1904.00962); parameters that do not decay are not scaled by LARS's trust ratio either, as the paper's
-    code has it. `clip_norm` above 0 limits the gradient's global norm before all else.
+    "sgd" couples weight decay with the gradient, as torch does. "lars" is You et al. 2017 (arXiv:1708.03888) and "lamb"
+    You et al. 2020 (arXiv:1904.00962); parameters that do not decay are not scaled by LARS's trust ratio either, as the
+    paper's code has it. `clip_norm` above 0 limits the gradient's global norm before all else.
     """
 
     def mask(params):
@@ -63,7 +63,9 @@ def create_optimizer(
     elif name == "lamb":
         optimizer = optax.lamb(learning_rate, weight_decay=weight_decay, mask=mask)
     else:
-        raise ConfigError(f"no optimizer is called {name!r}{nearest(name, OPTIMIZERS)}; use one of {', '.join(OPTIMIZERS)}.")
+        raise ConfigError(
+            f"no optimizer is called {name!r}{nearest(name, OPTIMIZERS)}; use one of {', '.join(OPTIMIZERS)}."
+        )
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm > 0 else optimizer
 
 

@@ -11,7 +11,7 @@ SCHEDULES = ("constant", "step", "cosine", "linear")
 
 
 def scaled_peak(base: float, batch_size: int, base_batch_size: int) -> float:
-    """Return the rate for `batch_size`, in proportion (Goyal et al. 2017, arXiv:1706.02677); `base_batch_size` 0 keeps `base`."""
+    """Return `base * batch_size / base_batch_size`, or `base` where that is 0 (Goyal et al. 2017, arXiv:1706.02677)."""
     return base * batch_size / base_batch_size if base_batch_size else base
 
 
@@ -41,7 +41,9 @@ def create_schedule(
       by_epoch: hold the rate within each epoch, as torchvision's reference training does.
     """
     if name not in SCHEDULES:
-        raise ConfigError(f"no schedule is called {name!r}{nearest(name, SCHEDULES)}; use one of {', '.join(SCHEDULES)}.")
+        raise ConfigError(
+            f"no schedule is called {name!r}{nearest(name, SCHEDULES)}; use one of {', '.join(SCHEDULES)}."
+        )
 
     def schedule(step):
         # A tenth of a step is added before comparing, as a whole number of epochs may come out a rounding error short.

@@ -42,9 +42,20 @@ def create_state(
     key: jax.Array,
     image_shape: tuple[int, int, int],
     keep_average: bool = False,
+    variables: dict[str, Any] | None = None,
 ) -> TrainState:
-    """Return the state before the first step. `image_shape` is (height, width, channels)."""
-    variables = jax.jit(model.init)(key, jnp.zeros((1, *image_shape)))
+    """Return the state before the first step.
+
+    Args:
+      model: the network.
+      optimizer: whose state belongs to it.
+      key: from which the parameters are drawn.
+      image_shape: (height, width, channels).
+      keep_average: whether moving averages are kept.
+      variables: parameters and statistics to begin with, in place of new ones.
+    """
+    if variables is None:
+        variables = jax.jit(model.init)(key, jnp.zeros((1, *image_shape)))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     average = jax.tree.map(jnp.copy, Average(params, batch_stats)) if keep_average else None
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average)

@@ -1,6 +1,7 @@
 """The train step and the evaluation step: pure functions of one shard of a batch.
 
-Neither knows how many shards there are. What has to be known of the others comes through `average`, which `parallel.py` gives.
+Neither knows how many shards there are. What has to be known of the others comes through `average`, which `parallel.py`
+gives.
 """
 
 from collections.abc import Callable
@@ -91,8 +92,8 @@ def train_step(
 def eval_step(params: Tree, batch_stats: Tree, batch: Batch, *, model: nn.Module, inputs: Callable) -> metrics.Sums:
     """Return the sums over the valid examples of one shard: "image" and "label" as above, "valid" bool (batch,).
 
-    `inputs` turns uint8 images into what the network reads. The loss is the cross-entropy without smoothing, whatever the
-    network was trained on.
+    `inputs` turns uint8 images into what the network reads. The loss is the cross-entropy without smoothing, whatever
+    the network was trained on.
     """
     images = inputs(batch["image"])
     logits = model.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
