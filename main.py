@@ -4,42 +4,68 @@ Started again with the same workdir, a run goes on where it stopped. Exit code 0
 something is wrong that the user can mend; 130 or 143: stopped by Ctrl-C or SIGTERM, and saved.
 """
 
+import re
 import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.interrupts import Interrupted
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config, such as configs/resnet50.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: metrics, checkpoints and curves go there.")
-MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval"], "Train, or evaluate a run's newest checkpoint or a weights file."
-)
+USAGE = "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval] [--config.any.field=value ...]"
 
 
-def parse(arguments: list[str]) -> None:
-    """Read the flags and the config file. Raises ConfigError for what is not understood."""
-    app.define_help_flags()
+def parse(arguments: list[str]) -> flags.FlagValues:
+    """Return the flags: config, workdir, mode. Raises ConfigError for what is not understood."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "File of the config, such as configs/resnet50.py.", values, sys_argv=arguments
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run: metrics, checkpoints and curves.", values)
+    flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate the newest checkpoint.", values)
+    flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
-        rest = flags.FLAGS(arguments)[1:]
+        rest = values(arguments)[1:]
+        missing = values.config is None and not values.help
+        if values.config is not None:
+            values.config.keys()  # a file that could not be loaded is told of here, not before
+    except UserError:
+        raise
     except Exception as error:  # A config file is the user's code and may raise anything.
-        text = " ".join(str(error.args[0] if error.args else error).split())
-        raise ConfigError(f"{text.rstrip('.')} ({type(error).__name__}); --help shows the flags.") from error
+        raise ConfigError(explain(error)) from error
     if rest:
-        raise ConfigError(f"{rest[0]!r} is no flag: write --config=FILE --workdir=DIR --config.any.field=value.")
-    if CONFIG.value is None:
+        raise ConfigError(f"{rest[0]!r} is no flag; {USAGE}.")
+    if missing:
         raise ConfigError("no config is given: name one by --config=FILE, such as --config=configs/digits.py.")
+    return values
+
+
+def explain(error: Exception) -> str:
+    """Return one sentence on what is wrong with the flags or the config file."""
+    text = str(error)
+    if "Traceback" in text:  # of the config file's own error, of which the last line says what it is
+        return f"the config cannot be read: {text.strip().splitlines()[-1]}"
+    text = " ".join(text.split())
+    if named := re.search(r'Did you mean "([^"]+)" instead of "([^"]+)"', text):
+        return f"the config has no field {named[2]!r}, did you mean {named[1]!r}?"
+    if isinstance(error, KeyError | AttributeError) and (field := re.fullmatch(r"\W*(\w+)\W*", text)):
+        return f"the config has no field {field[1]!r}; resnet_jax/config.py describes all of them."
+    if isinstance(error, OSError) and (file := re.search(r"No such file or directory: '([^']*)'", text)):
+        return f"there is no config file {file[1]}; configs/ has those of the project."
+    return text if isinstance(error, flags.Error) else f"the config cannot be read: {type(error).__name__}: {text}"
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command line; return its exit code."""
+    """Run a command line and return its exit code."""
     try:
-        parse(arguments)
-        from resnet_jax import runner  # imports JAX, which takes seconds: wrong flags are told before
+        values = parse(arguments)
+        if values.help:
+            print(f"{__doc__}\n{USAGE}\nresnet_jax/config.py describes every field of a config.")
+            return 0
+        from resnet_jax import runner  # takes seconds to import: a wrong flag is told before
 
-        runner.run(CONFIG.value, WORKDIR.value, MODE.value)
+        runner.run(values.config, values.workdir, values.mode)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

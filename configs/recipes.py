@@ -1,8 +1,13 @@
 """Published training recipes, each with its source. A config takes one and names its network."""
 
+import functools
+import math
+
 from ml_collections import ConfigDict
 
 from resnet_jax.config import default_config
+from resnet_jax.errors import ConfigError, nearest
+from resnet_jax.models.registry import list_models
 
 
 def cifar_he2015() -> ConfigDict:
@@ -46,3 +51,195 @@ def cifar_short(epochs: float = 10.0) -> ConfigDict:
     config.schedule.boundaries = ()
     config.schedule.warmup_epochs = 1.0
     return config
+
+
+def cifar_network(name: str) -> str:
+    """Return the registered name `cifar_NAME`. Raises ConfigError for an unknown one, naming the nearest."""
+    names = [registered.removeprefix("cifar_") for registered in list_models("cifar_*")]
+    if name not in names:
+        raise ConfigError(f"no CIFAR network is called {name!r}{nearest(name, names)}; there are {', '.join(names)}.")
+    return f"cifar_{name}"
+
+
+def imagenet(recipe: str, network: str) -> ConfigDict:
+    """Return the recipe of that name in `IMAGENET`, for `network`. Raises ConfigError for an unknown recipe."""
+    if recipe not in IMAGENET:
+        raise ConfigError(
+            f"no ImageNet recipe is called {recipe!r}{nearest(recipe, IMAGENET)}; there are {', '.join(IMAGENET)}."
+        )
+    config = IMAGENET[recipe]()
+    config.model.name = network
+    return config
+
+
+def _imagenet(epochs: float, batch_size: int) -> ConfigDict:
+    """What all ImageNet recipes share: random resized crops, of 224 where nothing else is said, mirror images, and a
+    rate that changes between epochs only.
+
+    All differ from their sources in three things. The network computes in bfloat16, with float32 parameters,
+    BatchNorm statistics and logits; the sources computed in float32, or in float16 with scaled losses. BatchNorm takes
+    the statistics of one device, so they are over `batch_size` divided by the number of devices, and the sources had 8
+    devices or 4. An epoch is 1,281,167 images and a batch may lie across two; the sources drop or repeat some images to
+    fill the last batch.
+    """
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.data.source = "folder"
+    config.data.image_size = 224
+    config.data.workers = 16
+    config.augment.flip = True
+    config.training.batch_size = batch_size
+    config.training.epochs = epochs
+    config.training.log_every = 100
+    config.schedule.by_epoch = True
+    return config
+
+
+def _imagenet_steps(epochs: float) -> ConfigDict:
+    """SGD of 256 images a step, rate 0.1 divided by 10 every 30 epochs, weight decay 1e-4 on every parameter.
+
+    The rate grows in proportion to `training.batch_size` where that is changed (Goyal et al. 2017, arXiv:1706.02677).
+    """
+    config = _imagenet(epochs, batch_size=256)
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.base_batch_size = 256
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 1e-4
+    config.schedule.name = "step"
+    config.schedule.boundaries = tuple(float(epoch) for epoch in range(30, math.ceil(epochs), 30))
+    return config
+
+
+def imagenet_fb_resnet_torch(epochs: float = 90.0) -> ConfigDict:
+    """ImageNet as facebookarchive/fb.resnet.torch trained it: 90 epochs of SGD with Nesterov momentum.
+
+    Batch 256, rate 0.1 divided by 10 at epochs 30 and 60, weight decay 1e-4 on all parameters, bicubic crops of 8 to
+    100 % of the image, evaluation on the central 224 of a short side of 256. The last BatchNorm of a block starts at
+    scale 1.
+
+    Missing here: colour jitter (brightness, contrast and saturation by up to 0.4) and PCA lighting (deviation 0.1).
+    """
+    config = _imagenet_steps(epochs)
+    config.data.interpolation = "bicubic"
+    config.optimizer.nesterov = True
+    return config
+
+
+def imagenet_resnext() -> ConfigDict:
+    """ImageNet as facebookresearch/ResNeXt trained it (Xie et al. 2017, arXiv:1611.05431): 100 epochs.
+
+    All else is as in `imagenet_fb_resnet_torch`, on which their code builds, with a third division of the rate at epoch
+    90. Colour jitter and PCA lighting are missing here too.
+    """
+    return imagenet_fb_resnet_torch(epochs=100.0)
+
+
+def imagenet_torchvision_v1(epochs: float = 90.0) -> ConfigDict:
+    """ImageNet as torchvision's references/classification trained the IMAGENET1K_V1 weights.
+
+    Batch 256 (8 x 32), SGD with momentum 0.9 and without Nesterov, rate 0.1 divided by 10 every 30 epochs, weight decay
+    1e-4 on all parameters, bilinear crops, evaluation on the central 224 of a short side of 256. 90 epochs; its
+    ResNeXts had 100, and a third division at epoch 90.
+
+    Nothing of the recipe is missing; what differs for every ImageNet recipe is in `_imagenet`.
+    """
+    return _imagenet_steps(epochs)
+
+
+def imagenet_torchvision_v2() -> ConfigDict:
+    """ImageNet as torchvision trained the IMAGENET1K_V2 weights (pytorch/vision issue 3995): 600 epochs.
+
+    Batch 1024 (8 x 128), SGD with momentum 0.9, rate 0.5 by a cosine after 5 epochs of warm-up from 0.005, weight decay
+    2e-5, label smoothing 0.1, mixup 0.2 or CutMix 1.0 by even chance, training crops of 176, evaluation on the central
+    224 of a short side of 232.
+
+    Differs:
+    - Neither BatchNorm nor biases decay here. There, BatchNorm does not, and the one bias, that of the head, does.
+    - The moving average is updated at every step. There it is at every 32nd, and the flag 0.99998 becomes a decay of
+      1 - (1 - 0.99998) * 1024 * 32 / 600 = 1 - 1.0923e-3 an update; its 32nd root, 1 - 3.415e-5, is used here. There it
+      is a copy of the weights in the warm-up epochs; here it begins with smaller decays.
+
+    Missing here: TrivialAugmentWide, random erasing (0.1) and repeated augmentation (4 copies of an image an epoch).
+    """
+    config = _imagenet(epochs=600.0, batch_size=1024)
+    config.data.image_size = 176
+    config.data.eval_size = 224
+    config.data.resize = 232
+    config.augment.mixup = 0.2
+    config.augment.cutmix = 1.0
+    config.training.label_smoothing = 0.1
+    config.training.ema_decay = (1 - (1 - 0.99998) * 1024 * 32 / 600) ** (1 / 32)
+    config.optimizer.learning_rate = 0.5
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 2e-5
+    config.optimizer.decay_norm_and_bias = False
+    config.schedule.warmup_epochs = 5.0
+    config.schedule.warmup_start = 0.01
+    return config
+
+
+def _imagenet_rsb(epochs: float, learning_rate: float) -> ConfigDict:
+    """What procedures A2 and A3 of Wightman et al. 2021 (arXiv:2110.00476), trained with timm, have in common.
+
+    LAMB with batch 2048, weight decay 0.02 except on BatchNorm and biases, gradients cut to norm 1, a cosine to 1e-6
+    after 5 epochs of warm-up from 1e-4, binary cross-entropy, mixup 0.1 or CutMix 1.0 by even chance, bicubic crops,
+    the last BatchNorm of a block at scale 0 at first, and evaluation on the central 224 of a short side of 235, which
+    is 224 / 0.95 rounded down as timm does.
+
+    Differs:
+    - The targets of a mixed image are its two shares. There, both classes have target 1 (in timm, if above 0.2).
+    - LAMB's trust ratio scales every parameter. In timm it leaves those out that do not decay.
+    - The cosine starts where the warm-up ends. In timm it starts at step 0, and the warm-up hides its first epochs.
+    """
+    config = _imagenet(epochs, batch_size=2048)
+    config.model.overrides.zero_init_last = True
+    config.data.eval_size = 224
+    config.data.resize = 235
+    config.data.interpolation = "bicubic"
+    config.augment.mixup = 0.1
+    config.augment.cutmix = 1.0
+    config.training.loss = "binary_cross_entropy"
+    config.optimizer.name = "lamb"
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.decay_norm_and_bias = False
+    config.optimizer.clip_norm = 1.0
+    config.schedule.warmup_epochs = 5.0
+    config.schedule.warmup_start = 1e-4 / learning_rate
+    config.schedule.end = 1e-6
+    return config
+
+
+def imagenet_rsb_a2() -> ConfigDict:
+    """Procedure A2 of Wightman et al. 2021 (arXiv:2110.00476): 300 epochs at 224, rate 5e-3, stochastic depth 0.05.
+
+    LAMB with batch 2048 and binary cross-entropy; the rest, and what differs, is in `_imagenet_rsb`.
+
+    Missing here: RandAugment (two of magnitude 7) and repeated augmentation (3 copies of an image).
+    """
+    config = _imagenet_rsb(epochs=300.0, learning_rate=5e-3)
+    config.model.overrides.stochastic_depth = 0.05
+    return config
+
+
+def imagenet_rsb_a3() -> ConfigDict:
+    """Procedure A3 of Wightman et al. 2021 (arXiv:2110.00476): 100 epochs at 160, rate 8e-3, evaluated at 224.
+
+    LAMB with batch 2048 and binary cross-entropy; the rest, and what differs, is in `_imagenet_rsb`.
+
+    Missing here: RandAugment (two of magnitude 6).
+    """
+    config = _imagenet_rsb(epochs=100.0, learning_rate=8e-3)
+    config.data.image_size = 160
+    return config
+
+
+IMAGENET = {
+    "fb_resnet_torch": imagenet_fb_resnet_torch,
+    "resnext": imagenet_resnext,
+    "torchvision_v1": imagenet_torchvision_v1,
+    "torchvision_v1_100_epochs": functools.partial(imagenet_torchvision_v1, epochs=100.0),
+    "torchvision_v2": imagenet_torchvision_v2,
+    "rsb_a2": imagenet_rsb_a2,
+    "rsb_a3": imagenet_rsb_a3,
+}

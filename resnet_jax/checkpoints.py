@@ -1,7 +1,10 @@
 """Checkpoints: what is kept, saved and restored, by Orbax."""
 
+import contextlib
+import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +38,26 @@ class Checkpoints:
             create=not read_only,
             read_only=read_only,
         )
-        with disk_errors(self._folder):
+        with storage_errors(self._folder):
             self._manager = ocp.CheckpointManager(
                 self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
             )
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Begin to save the state of `step`, with the metrics that rank it. An earlier save is waited for."""
-        with disk_errors(self._folder), jax.transfer_guard("allow"):
+        with storage_errors(self._folder), jax.transfer_guard("allow"):
             if step not in self._manager.all_steps():
                 self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
     def wait(self) -> None:
         """Wait until what was saved lies on the disk."""
-        with disk_errors(self._folder):
+        with storage_errors(self._folder):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def close(self) -> None:
         """Wait for the last save and give everything back."""
-        with disk_errors(self._folder):
+        with storage_errors(self._folder):
             self._manager.close()
 
     @property
@@ -98,6 +101,18 @@ class Checkpoints:
                 aside.mkdir(exist_ok=True)
                 (self._folder / str(step)).rename(aside / f"{step}_{time.time_ns()}")
         self._manager.reload()
+
+
+@contextlib.contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk or a refused write into a sentence, also where Orbax's storage tells of it in a ValueError."""
+    with disk_errors(folder):
+        try:
+            yield
+        except ValueError as error:
+            if code := re.search(r"os_error_code='(\d+)'", str(error)):
+                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+            raise
 
 
 def top1(metrics: dict[str, float]) -> float:

@@ -43,6 +43,7 @@ def default_config() -> ConfigDict:
     config.data.source = "digits"  # digits, cifar10, cifar100, fashion_mnist, tfds:NAME, folder, synthetic
     config.data.path = placeholder(str)  # where the files are; None: the source's own place
     config.data.image_size = 32  # of images from tfds, folder and synthetic; the others have their own
+    config.data.eval_size = placeholder(int)  # of the images of tfds and folder in evaluation; None: image_size
     config.data.num_classes = 1000  # of synthetic; the others know theirs
     config.data.mean = placeholder(tuple)  # per channel, of images scaled to 0..1; None: the source's
     config.data.std = placeholder(tuple)
@@ -131,6 +132,8 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 def check_config(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can have, naming its field."""
     rules = (
+        ("data.image_size", lambda value: value >= 1, "1 or more"),
+        ("data.eval_size", lambda value: value is None or value >= 1, "1 or more"),
         ("training.batch_size", lambda value: value >= 1, "1 or more"),
         ("training.epochs", lambda value: value > 0, "more than 0"),
         ("training.steps", lambda value: value is None or value >= 1, "1 or more"),

@@ -200,7 +200,7 @@ def feeds(
         return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
     data = config.data
     train_crop = RandomResizedCrop(data.image_size, tuple(data.crop_scale), interpolation=data.interpolation, flip=0.0)
-    eval_crop = ResizeCenterCrop(data.resize, data.image_size, data.interpolation)
+    eval_crop = ResizeCenterCrop(data.resize, data.eval_size or data.image_size, data.interpolation)
     seed = config.training.seed
     return (
         Streamed(dataset.train, train_order, train_crop, seed, data.workers),

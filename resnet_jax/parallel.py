@@ -78,7 +78,7 @@ class Devices:
         """Devices in use, on all hosts."""
         return self.mesh.size
 
-    def rows_of_host(self, batch_size: int, field: str) -> slice:
+    def rows_of_host(self, batch_size: int, field: str) -> range:
         """Return which rows of a global batch this host reads.
 
         Raises ConfigError that names `field` if the devices can not share the batch equally.
@@ -90,7 +90,7 @@ class Devices:
                 f"{self.count}, such as {fits}."
             )
         share = batch_size // jax.process_count()
-        return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        return range(jax.process_index() * share, (jax.process_index() + 1) * share)
 
     def replicate(self, tree: Tree) -> Tree:
         """Lay host arrays, or arrays of one device, whole on every device."""

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from time import monotonic
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import rich.progress
 from rich.console import Console, RenderableType
@@ -38,7 +38,7 @@ class Progress:
         if console.is_terminal:
             self._bar = _Bar(console)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         if self._bar is not None:
             start_step, _ = self._start
             self._bar.start()

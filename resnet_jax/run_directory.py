@@ -261,8 +261,8 @@ def disk_errors(path: str | os.PathLike) -> Iterator[None]:
             ) from error
         if error.errno in _REFUSED:
             raise UserError(
-                f"{path} cannot be written ({os.strerror(error.errno)}): choose another --workdir, or make this one "
-                "a folder that you may write to."
+                f"{path} cannot be written ({os.strerror(error.errno)}): choose another folder, or make this one "
+                "one that you may write to."
             ) from error
         raise
 
@@ -286,7 +286,9 @@ def _differences(there: dict, now: dict) -> dict[str, tuple[Any, Any]]:
     """Field to its value in each of two configs, for the fields that differ."""
     there, now = _flat(there), _flat(now)
     pairs = {field: (there.get(field, _ABSENT), now.get(field, _ABSENT)) for field in there.keys() | now.keys()}
-    return {field: (old, new) for field, (old, new) in pairs.items() if old != new}
+    # A field that came later, and is not set, leaves the experiment what it was.
+    unset = (_ABSENT, None)
+    return {field: pair for field, pair in pairs.items() if pair[0] != pair[1] and not all(x in unset for x in pair)}
 
 
 def _flat(config: dict, prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.config import MAY_CHANGE, to_dict
-from resnet_jax.errors import CheckpointError, ConfigError, Diverged
+from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
 from resnet_jax.experiment import Experiment, build
 from resnet_jax.interrupts import Interrupts
 from resnet_jax.parallel import start_hosts
@@ -32,7 +32,7 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
       Diverged: training ran into numbers that are none.
       Interrupted: the run was asked to stop, and has saved its state.
     """
-    absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax reports each of its steps at lower levels.
+    absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax logs each of its steps, and each error that it raises too.
     start_hosts(config.parallel.coordinator, config.parallel.hosts, config.parallel.host)
     if workdir is None:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
@@ -66,7 +66,8 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
             checkpoints.wait()
             raise Diverged(f"{error}; {what_to_try(checkpoints.steps)}") from error
         finally:
-            if jax.process_index() == 0 and record.metrics.exists():
+            # Whatever ended the run is what the user must hear of, and not a picture.
+            with contextlib.suppress(UserError):
                 draw_curves(read_metrics(record.metrics), record.curves, f"{config.model.name} on {config.data.source}")
     summary = log.summary() | {"steps": experiment.total_steps, "params": params}
     record.write_summary(summary)

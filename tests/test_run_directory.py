@@ -108,14 +108,14 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     file = tmp_path / "file"
     file.touch()
     for path in (file, file / "below"):
-        with pytest.raises(UserError, match="choose another --workdir"):
+        with pytest.raises(UserError, match="choose another folder"):
             RunDirectory(path).open_for(CONFIG)
 
 
 def test_a_folder_that_may_not_be_written_is_refused_even_if_nothing_has_to_be_written(tmp_path, monkeypatch):
     RunDirectory(tmp_path).open_for(CONFIG)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # The administrator may write whatever chmod says.
-    with pytest.raises(UserError, match="choose another --workdir"):
+    with pytest.raises(UserError, match="choose another folder"):
         RunDirectory(tmp_path).open_for(CONFIG)
 
 

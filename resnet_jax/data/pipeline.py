@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 from resnet_jax.data.sources import Arrays, Split
 
 Rows = dict[str, np.ndarray]
+
+READ_AHEAD = 8  # batches that are read at once, each by a thread, and held until their step
 
 
 @functools.lru_cache(maxsize=4)
@@ -39,11 +42,11 @@ class TrainingOrder:
     examples: int
     batch_size: int
     seed: int
-    share: slice
+    share: range
 
     def rows(self, step: int) -> Rows:
         """Return each row's "index" in the data set and its "position" in the stream of all steps."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.share]
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.share.start : self.share.stop]
         epochs, places = np.divmod(positions, self.examples)
         index = np.empty(len(positions), np.int32)
         for epoch in np.unique(epochs):
@@ -58,7 +61,7 @@ class EvaluationOrder:
 
     examples: int
     batch_size: int
-    share: slice
+    share: range
 
     @property
     def steps(self) -> int:
@@ -67,7 +70,7 @@ class EvaluationOrder:
 
     def rows(self, step: int) -> Rows:
         """Return each row's "index" in the data set and whether it is "valid"."""
-        index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.share]
+        index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.share.start : self.share.stop]
         valid = index < self.examples
         return {"index": np.where(valid, index, 0).astype(np.int32), "valid": valid}
 
@@ -143,9 +146,13 @@ class Streamed:
                 batches.close()
 
     def _batches(self, first_step: int) -> grain.IterDataset:
-        examples = grain.MapDataset.source(_Examples(self, first_step)).batch(_share_size(self.order))
-        batches = examples.to_iter_dataset(grain.ReadOptions(num_threads=16, prefetch_buffer_size=4))
-        return batches.mp_prefetch(grain.MultiprocessingOptions(self.workers)) if self.workers else batches
+        examples = grain.MapDataset.source(_Examples(self, first_step)).batch(len(self.order.share))
+        batches = examples.to_iter_dataset(grain.ReadOptions(num_threads=READ_AHEAD, prefetch_buffer_size=READ_AHEAD))
+        if not self.workers:
+            return batches
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads flags as it starts a worker; only main.py parses them.
+        return batches.mp_prefetch(grain.MultiprocessingOptions(self.workers))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +165,8 @@ class _Examples:
     def __len__(self) -> int:
         return 2**40
 
-    def __getitem__(self, number: int) -> Rows:
-        step, row = divmod(number, _share_size(self.feed.order))
+    def __getitem__(self, number: int) -> dict[str, np.ndarray | np.generic]:
+        step, row = divmod(number, len(self.feed.order.share))
         rows = _rows_of_step(self.feed.order, self.first_step + step)
         example = {name: values[row] for name, values in rows.items()}
         index = int(example.pop("index"))
@@ -171,10 +178,6 @@ class _Examples:
 @functools.lru_cache(maxsize=16)
 def _rows_of_step(order: Order, step: int) -> Rows:
     return order.rows(step)
-
-
-def _share_size(order: Order) -> int:
-    return len(range(*order.share.indices(order.batch_size)))
 
 
 def stack(rows: list[Rows]) -> Rows:

@@ -1,6 +1,7 @@
 """ResNet: one module whose field values make v1, v1.5, v2, ResNeXt, wide, CIFAR and plain networks."""
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -131,9 +132,9 @@ def check(net: ResNet) -> None:
     for field, allowed in (("block", tuple(BLOCKS)), ("stem", STEMS), ("shortcut", SHORTCUTS)):
         if (value := getattr(net, field)) not in allowed:
             raise ConfigError(f"the network's {field} is {value!r}: use one of {', '.join(allowed)}.")
-    if len(net.stage_sizes) != len(net.stage_widths):
+    if not net.stage_sizes or len(net.stage_sizes) != len(net.stage_widths):
         raise ConfigError(
-            f"stage_sizes {net.stage_sizes} and stage_widths {net.stage_widths} differ in length: give each stage both."
+            f"stage_sizes is {net.stage_sizes} and stage_widths {net.stage_widths}: give every stage one of each."
         )
     if min(*net.stage_sizes, *net.stage_widths, net.stem_width, net.cardinality, net.base_width) < 1:
         raise ConfigError("stage_sizes, stage_widths, stem_width, cardinality and base_width must be 1 or more.")
@@ -141,7 +142,17 @@ def check(net: ResNet) -> None:
         raise ConfigError("cardinality, base_width and stride_in_1x1 belong to bottlenecks: set block to bottleneck.")
     if net.preactivation and net.zero_init_last:
         raise ConfigError("zero_init_last needs a BatchNorm at the end of each block: turn it or preactivation off.")
-    if net.shortcut.startswith("A") and list(net.stage_widths) != sorted(net.stage_widths):
-        raise ConfigError("shortcut A can only add channels, and stage_widths fall: use shortcut B.")
+    if net.block == "bottleneck" and min(net.stage_widths) * net.base_width < 64:
+        raise ConfigError(
+            f"base_width {net.base_width} leaves no channel in a stage {min(net.stage_widths)} wide: use "
+            f"{math.ceil(64 / min(net.stage_widths))} or more."
+        )
+    widths = [net.stem_width, *(width * BLOCKS[net.block].expansion for width in net.stage_widths)]
+    if net.shortcut.startswith("A") and widths != sorted(widths):
+        raise ConfigError(f"shortcut A can only add channels, and the widths {widths} fall: use shortcut B.")
+    if net.shortcut == "none" and (net.zero_init_last or net.stochastic_depth):
+        raise ConfigError("zero_init_last and stochastic_depth need a shortcut: turn them off for a plain network.")
+    if net.num_classes < 0:
+        raise ConfigError(f"num_classes is {net.num_classes}: use 1 or more, or 0 for a network without a head.")
     if not 0 <= net.stochastic_depth < 1:
         raise ConfigError(f"stochastic_depth is {net.stochastic_depth}: use a probability below 1.")

@@ -3,6 +3,8 @@
 The counts are integers and not clu's float32 averages, so that an evaluation of any size is counted to the unit.
 """
 
+from typing import Any
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -20,10 +22,10 @@ class Sums:
       examples: int32 count.
     """
 
-    loss: jax.Array
-    top1: jax.Array
-    top5: jax.Array
-    examples: jax.Array
+    loss: Any
+    top1: Any
+    top5: Any
+    examples: Any
 
     def __add__(self, other: "Sums") -> "Sums":
         return jax.tree.map(lambda one, another: one + another, self, other)
@@ -40,11 +42,11 @@ class Sums:
 
 
 def rank(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Int[Array, " batch"]:
-    """Return how many classes come before the label: ties go to the lower class, and a NaN comes after all."""
+    """Return how many classes come before the label: ties go to the lower class, and a NaN is never a hit."""
     target = jnp.take_along_axis(logits, labels[:, None], axis=1)
     index = jnp.arange(logits.shape[1])
     behind = (logits < target) | ((logits == target) & (index >= labels[:, None]))
-    return jnp.sum(~behind, axis=1)
+    return jnp.where(jnp.isnan(target[:, 0]), jnp.iinfo(jnp.int32).max, jnp.sum(~behind, axis=1))
 
 
 def count(

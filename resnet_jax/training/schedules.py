@@ -1,8 +1,10 @@
 """Learning-rate schedules: linear warm-up, then steps or a cosine, as functions of the step."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ConfigError, nearest
@@ -13,6 +15,11 @@ SCHEDULES = ("constant", "step", "cosine", "linear")
 def scaled_peak(base: float, batch_size: int, base_batch_size: int) -> float:
     """Return `base * batch_size / base_batch_size`, or `base` where that is 0 (Goyal et al. 2017, arXiv:1706.02677)."""
     return base * batch_size / base_batch_size if base_batch_size else base
+
+
+def first_step(epochs: np.ndarray, steps_per_epoch: float) -> np.ndarray:
+    """Return the first whole step at or after each of some epochs."""
+    return np.ceil(epochs * steps_per_epoch - 1e-6).astype(np.int32)
 
 
 def create_schedule(
@@ -45,15 +52,17 @@ def create_schedule(
             f"no schedule is called {name!r}{nearest(name, SCHEDULES)}; use one of {', '.join(SCHEDULES)}."
         )
 
+    epoch_starts = first_step(np.arange(1, math.ceil(epochs) + 1), steps_per_epoch)
+    boundary_steps = first_step(np.asarray(boundaries, np.float64), steps_per_epoch)
+
     def schedule(step):
-        # A tenth of a step is added before comparing, as a whole number of epochs may come out a rounding error short.
-        slack = 0.1 / steps_per_epoch
-        epoch = jnp.asarray(step, jnp.float32) / steps_per_epoch
-        epoch = jnp.floor(epoch + slack) if by_epoch else epoch
+        step = jnp.asarray(step, jnp.int32)
+        epoch = step.astype(jnp.float32) / steps_per_epoch
+        if by_epoch:
+            epoch = jnp.sum(step >= epoch_starts).astype(jnp.float32)
         progress = jnp.clip((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9), 0.0, 1.0)
         if name == "step":
-            passed = sum(epoch + slack >= boundary for boundary in boundaries)
-            rate = peak * jnp.power(factor, jnp.asarray(passed, jnp.float32))
+            rate = peak * jnp.power(factor, jnp.sum(step >= boundary_steps).astype(jnp.float32))
         elif name == "cosine":
             rate = end + (peak - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
         elif name == "linear":

@@ -26,14 +26,14 @@ class TrainState:
       params: float32 parameters.
       batch_stats: running BatchNorm means and (biased) variances, float32; empty for a network without BatchNorm.
       opt_state: the optimizer's.
-      average: moving averages, or None where none are kept.
+      average: an `Average`, or None where none are kept.
     """
 
-    step: jax.Array
+    step: Any
     params: Any
     batch_stats: Any
     opt_state: Any
-    average: Average | None
+    average: Any
 
 
 def create_state(

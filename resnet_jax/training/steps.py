@@ -78,7 +78,7 @@ def train_step(
     means = {name: getattr(sums, name) / sums.examples for name in ("loss", "top1", "top5")}
 
     gradients, batch_stats, means = average((gradients, batch_stats, means))
-    means["gradient_norm"] = optax.global_norm(gradients)
+    means["gradient_norm"] = optax.tree.norm(gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     moving = state.average

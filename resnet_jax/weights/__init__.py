@@ -23,15 +23,18 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
 
     The running variances are written as they are: over N values, as Flax keeps them, where torch divides by N - 1.
 
-    Raises DataError if the file's name does not end with .safetensors.
+    Raises DataError if the file's name does not end with .safetensors, or if the variables are of another network.
     """
     if Path(file).suffix != ".safetensors":
         raise DataError(f"weights are written as safetensors: end the name of {file} with .safetensors.")
-    arrays = {torch_name(path): to_torch(np.asarray(array)) for path, array in arrays_of(variables).items()}
-    missing = set(map(torch_name, arrays_of(shapes(model)))) ^ set(arrays)
-    if missing:
-        raise DataError(f"the variables are not those of the network: {sorted(missing)[0]} is in one of them only.")
-    write_atomically(file, safetensors.numpy.save(arrays))
+    arrays = arrays_of(variables)
+    channels = arrays["stem_conv/kernel"].shape[2]
+    wanted = {path: array.shape for path, array in arrays_of(shapes(model, channels)).items()}
+    differing = sorted(set(wanted.items()) ^ {(path, array.shape) for path, array in arrays.items()})
+    if differing:
+        raise DataError(f"the variables are not those of the network: they differ in {torch_name(differing[0][0])}.")
+    named = {torch_name(path): to_torch(np.asarray(array, np.float32)) for path, array in arrays.items()}
+    write_atomically(file, safetensors.numpy.save(named))
 
 
 def load_weights(model: nn.Module, file: str | Path) -> Variables:
@@ -46,7 +49,12 @@ def load_weights(model: nn.Module, file: str | Path) -> Variables:
         found = safetensors.numpy.load(path.read_bytes())
     except SafetensorError as error:
         raise DataError(f"{file} is no safetensors file, or a damaged one ({error}): get it once more.") from error
-    channels = found["conv1.weight"].shape[1] if "conv1.weight" in found else 3
+    except KeyError as error:
+        raise DataError(
+            f"{file} holds numbers of the type {error}, which is not read: convert it to float32."
+        ) from error
+    stem = found.get("conv1.weight")
+    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
     loaded = {}
     for name, wanted in arrays_of(shapes(model, channels)).items():
         key = torch_name(name)

@@ -1,7 +1,7 @@
 """What every source gives: a training and a test split with random access, class names and channel statistics."""
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -12,6 +12,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@runtime_checkable
 class Split(Protocol):
     """Examples with random access; it can be pickled, since it travels to worker processes."""
 

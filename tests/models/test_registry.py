@@ -1,0 +1,240 @@
+import ast
+import functools
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from resnet_jax import create_model, list_models
+from resnet_jax.errors import ConfigError
+from resnet_jax.models.registry import NETWORKS
+from resnet_jax.models.resnet import check
+from resnet_jax.weights.names import to_torch, torch_name
+from tests.golden.make_torch_logits import from_timm
+
+LISTINGS = Path(__file__).parents[2].parent / "shared" / "reference" / "state_dict_keys"
+
+
+@functools.cache
+def shapes(name, **overrides):
+    model = create_model(name, **overrides)
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+
+
+def count(name, **overrides):
+    return sum(array.size for array in jax.tree.leaves(shapes(name, **overrides)["params"]))
+
+
+PUBLISHED = {
+    # torchvision 0.28, the `num_params` of each weight's metadata
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
+    # timm 1.0.31
+    "resnet200": 64_673_832,
+    "resnext101_32x4d": 44_177_704,
+    "resnetv2_18": 11_687_720,
+    "resnetv2_50": 25_549_352,
+    "resnetv2_101": 44_541_480,
+    # The stride's place changes no count: the authors' Caffe networks are as large as torchvision's.
+    "resnet50_v1": 25_557_032,
+    "resnet101_v1": 44_549_160,
+    "resnet152_v1": 60_192_808,
+    # akamaster/pytorch_resnet_cifar10, the networks of He et al. 2015, table 6
+    "cifar_resnet20": 269_722,
+    "cifar_resnet32": 464_154,
+    "cifar_resnet44": 658_586,
+    "cifar_resnet56": 853_018,
+    "cifar_resnet110": 1_727_962,
+    "cifar_resnet1202": 19_421_274,
+    # He et al. 2016, table 4: 1.7 M for both
+    "cifar_preact_resnet110": 1_727_962,
+    "cifar_preact_resnet164": 1_703_258,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_network_has_as_many_parameters_as_published(name):
+    assert count(name) == PUBLISHED[name]
+
+
+def test_resnet_1001_has_the_ten_million_parameters_of_its_paper():
+    assert count("cifar_preact_resnet1001") == pytest.approx(10.33e6, abs=0.005e6)  # szagoruyko/wide-residual-networks
+
+
+# The projections of resnet18 and resnet34: three 1x1 convolutions, each with a BatchNorm.
+PROJECTIONS = 64 * 128 + 128 * 256 + 256 * 512 + 2 * (128 + 256 + 512)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("plain18", PUBLISHED["resnet18"] - PROJECTIONS),
+        ("plain34", PUBLISHED["resnet34"] - PROJECTIONS),
+        ("cifar_plain20", PUBLISHED["cifar_resnet20"]),
+        ("cifar_plain56", PUBLISHED["cifar_resnet56"]),
+    ],
+)
+def test_a_plain_network_lacks_only_the_projections(name, expected):
+    assert count(name) == expected
+
+
+RESNEXT29 = dict(stage_sizes=(3, 3, 3), stage_widths=(64, 128, 256), stem_width=64, block="bottleneck", shortcut="B")
+WRN_28_10 = dict(stage_sizes=(4, 4, 4), stage_widths=(160, 320, 640), preactivation=True, shortcut="B")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (dict(shortcut="A_both"), 269_722),
+        # One 1x1 convolution and BatchNorm more in stages 2 and 3; chenyaofo/pytorch-cifar-models gives this number.
+        (dict(shortcut="B"), 272_474),
+        (dict(num_classes=100), 269_722 + 90 * 65),
+        (RESNEXT29 | dict(cardinality=4), 17_562_442),
+        (RESNEXT29 | dict(cardinality=8), 34_426_698),
+        (RESNEXT29 | dict(cardinality=8, num_classes=100), 34_518_948),
+        (RESNEXT29 | dict(cardinality=16), 68_155_210),
+        (WRN_28_10, 36_479_194),  # WRN-28-10 of Zagoruyko and Komodakis 2016: 36.5 M
+    ],
+)
+def test_overrides_of_a_cifar_network_make_the_published_ones(overrides, expected):
+    assert count("cifar_resnet20", **overrides) == expected
+
+
+# Listings of other libraries: ours, theirs
+LISTED = {
+    **{name: f"tv_{name}" for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
+    **{name: f"tv_{name}" for name in ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")},
+    **{name: f"tv_{name}" for name in ("wide_resnet50_2", "wide_resnet101_2")},
+    "resnext101_32x4d": "timm_resnext101_32x4d",
+    "resnetv2_18": "timm_resnetv2_18",
+    "resnetv2_50": "timm_resnetv2_50",
+    "resnetv2_101": "timm_resnetv2_101",
+}
+
+
+def listing(file):
+    """Names and shapes in a state_dict, under torchvision's names and without torch's counters."""
+    path = LISTINGS / f"{file}.tsv"
+    if not path.is_file():
+        pytest.skip(f"the listing {path.name} is not next to this checkout")
+    entries = (line.split("\t")[:2] for line in path.read_text().splitlines()[1:])
+    found = {name: ast.literal_eval(shape) for name, shape in entries if not name.endswith("num_batches_tracked")}
+    if file.startswith("timm_resnetv2"):
+        # timm's head is a 1x1 convolution.
+        found = {from_timm(name): shape[:2] if "head.fc" in name else shape for name, shape in found.items()}
+    return found
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_names_and_shapes_are_those_of_torchvision_and_timm(name):
+    expected = listing(LISTED[name])
+    arrays = {k: v for kind in shapes(name).values() for k, v in flatten_dict(kind, sep="/").items()}
+    ours = {torch_name(path): to_torch(np.broadcast_to(0, array.shape)).shape for path, array in arrays.items()}
+    assert len(ours) == len(arrays)
+    assert ours == expected
+
+
+def test_every_torchvision_listing_of_the_registered_families_is_compared():
+    if not LISTINGS.is_dir():
+        pytest.skip("the listings are not next to this checkout")
+    families = {path.stem for path in LISTINGS.glob("tv_*res*.tsv")}
+    assert families and families <= set(LISTED.values())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_registered_network_passes_the_check_of_its_fields(name):
+    check(create_model(name))
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110, 1202])
+def test_a_cifar_network_has_as_many_layers_as_its_name_says(depth):
+    """He et al. 2015, section 4.2: 6n + 2 with weights, counted as kernels; shortcut A has none."""
+    params = flatten_dict(shapes(f"cifar_resnet{depth}")["params"], sep="/")
+    assert sum(path.endswith("kernel") for path in params) == depth
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152, 200])
+@pytest.mark.parametrize("family", ["resnet", "resnetv2_"])
+def test_an_imagenet_network_has_as_many_layers_as_its_name_says(family, depth):
+    """He et al. 2015, table 1: projections do not count."""
+    params = flatten_dict(shapes(f"{family}{depth}")["params"], sep="/")
+    assert sum(path.endswith("kernel") and "shortcut" not in path for path in params) == depth
+
+
+def test_patterns_list_the_names_that_match_them_in_order():
+    assert list_models("resnext*") == ["resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d", "resnext50_32x4d"]
+    assert list_models("wide_resnet*_2") == ["wide_resnet101_2", "wide_resnet50_2"]
+    assert list_models("resnet[13]*[48]") == ["resnet18", "resnet34"]
+    assert list_models("cifar_resnet?0") == ["cifar_resnet20"]
+    assert list_models("RESNET*") == []
+
+
+def test_without_a_pattern_every_name_is_listed():
+    assert list_models() == sorted(NETWORKS)
+    assert set(PUBLISHED) <= set(list_models())
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("reznet152", "resnet152"), ("resnext50_32x4", "resnext50_32x4d"), ("cifar_resnet_20", "cifar_resnet20")],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
+    with pytest.raises(ConfigError, match=rf"registered as '{name}', did you mean '{nearest}'\?.*list_models"):
+        create_model(name)
+
+
+def test_a_name_that_is_near_to_none_is_answered_without_a_guess():
+    with pytest.raises(ConfigError, match=r"registered as 'vgg'; resnet_jax\.list_models\(\) gives all names"):
+        create_model("vgg")
+
+
+def test_an_unknown_field_is_answered_with_the_nearest_and_all_of_them():
+    with pytest.raises(ConfigError, match=r"no field 'cardinalty', did you mean 'cardinality'.*base_width.*stem_width"):
+        create_model("resnet50", cardinalty=32)
+
+
+def test_flax_fields_of_a_module_are_no_fields_of_a_network():
+    with pytest.raises(ConfigError, match="no field 'parent'"):
+        create_model("resnet50", parent=None)
+
+
+def test_an_override_replaces_what_the_name_says():
+    assert create_model("resnext50_32x4d").cardinality == 32
+    assert create_model("resnext50_32x4d", cardinality=16).cardinality == 16
+    assert create_model("resnext50_32x4d").cardinality == 32
+
+
+def test_shapes_of_the_listed_networks_multiply_to_the_published_counts():
+    """The listings and the published numbers are independent: one that was mistyped would show here."""
+    for name, file in LISTED.items():
+        arrays = {k: v for k, v in listing(file).items() if "running" not in k}
+        assert sum(map(math.prod, arrays.values())) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        ("cifar_resnet8", dict(stem_width=32), "can only add channels"),
+        ("cifar_resnet8", dict(stage_sizes=(), stage_widths=()), "give every stage one of each"),
+        ("cifar_preact_resnet164", dict(base_width=1), "use 4 or more"),
+        ("resnet18", dict(num_classes=-1), "num_classes is -1"),
+        ("plain18", dict(zero_init_last=True), "need a shortcut"),
+        ("plain18", dict(stochastic_depth=0.1), "need a shortcut"),
+    ],
+)
+def test_fields_that_make_no_network_are_refused(name, overrides, said):
+    model = create_model(name, **overrides)
+    with pytest.raises(ConfigError, match=said):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))

@@ -1,0 +1,439 @@
+import importlib
+import math
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import recipes
+from resnet_jax import experiment
+from resnet_jax.config import check_config
+from resnet_jax.data.sources import Dataset
+from resnet_jax.errors import ConfigError
+from resnet_jax.models.registry import list_models
+
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+FILES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in ("recipes", "__init__"))
+IMAGENET_FILES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d")
+CIFAR_FILES = ("cifar10", "cifar100", "cifar10_short", "fashion_mnist")
+CIFAR_NAMES = [name.removeprefix("cifar_") for name in list_models("cifar_*")]
+IMAGENET_IMAGES = 1_281_167
+
+
+def load(file, *argument):
+    return importlib.import_module(f"configs.{file}").get_config(*argument)
+
+
+def get(config, field):
+    for part in field.split("."):
+        config = config[part]
+    return config
+
+
+class Images:
+    """A split of images that nobody reads."""
+
+    def __init__(self, examples):
+        self.examples = examples
+
+    def __len__(self):
+        return self.examples
+
+    def __getitem__(self, index):
+        raise AssertionError("a test has read an image")
+
+
+@pytest.fixture
+def build(monkeypatch):
+    """Build the experiment of a config on one device, as if its data were there."""
+
+    def build(config, examples=IMAGENET_IMAGES, classes=1000):
+        names = tuple(str(label) for label in range(classes))
+        data = Dataset(Images(examples), Images(100), names, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+        monkeypatch.setattr(experiment, "open_dataset", lambda *args, **kwargs: data)
+        config.parallel.devices = 1
+        return experiment.build(config)
+
+    return build
+
+
+def parameters(config, image_shape, classes):
+    """The number of parameters of the network of a config, and the shape of its logits for two images."""
+    model = experiment.network(config, classes, None)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    logits, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), images)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])), logits.shape
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_config_is_locked_and_valid_and_names_its_own_command(file):
+    config = load(file)
+    assert config.is_locked
+    check_config(config)
+    commands = re.findall(
+        r"^    python main\.py (.*)$", importlib.import_module(f"configs.{file}").__doc__, re.MULTILINE
+    )
+    assert len(commands) == 1
+    command = re.fullmatch(
+        r"--config=configs/(\w+)\.py(?::(\w+))? --workdir=runs/\w+(?: --config\.data\.path=\w+)?", *commands
+    )
+    assert command and command[1] == file
+    check_config(load(file, *([command[2]] if command[2] else [])))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_config_says_what_to_expect_and_whether_that_was_measured(file):
+    text = importlib.import_module(f"configs.{file}").__doc__
+    assert "published" in text or "easured" in text
+
+
+def test_every_file_is_tested_as_what_it_is():
+    assert set(FILES) == {"digits", *IMAGENET_FILES, *CIFAR_FILES}
+
+
+@pytest.mark.parametrize("file", CIFAR_FILES)
+@pytest.mark.parametrize("name", CIFAR_NAMES)
+def test_every_registered_cifar_network_has_a_config(file, name):
+    config = load(file, name)
+    assert config.is_locked and config.model.name == f"cifar_{name}"
+    check_config(config)
+
+
+@pytest.mark.parametrize("file", CIFAR_FILES)
+def test_an_unknown_cifar_network_is_refused_with_the_nearest(file):
+    with pytest.raises(ConfigError, match=r"'resnet65'.*did you mean 'resnet56'"):
+        load(file, "resnet65")
+
+
+@pytest.mark.parametrize("file", IMAGENET_FILES)
+@pytest.mark.parametrize("recipe", recipes.IMAGENET)
+def test_every_imagenet_network_can_be_trained_by_every_recipe(file, recipe):
+    config = load(file, recipe)
+    assert config.is_locked and config.model.name == file
+    check_config(config)
+    experiment.network(config, 1000, None)
+
+
+@pytest.mark.parametrize("file", IMAGENET_FILES)
+def test_an_unknown_imagenet_recipe_is_refused_with_the_nearest(file):
+    with pytest.raises(ConfigError, match=r"'torchvision_v3'.*did you mean 'torchvision_v"):
+        load(file, "torchvision_v3")
+
+
+# torchvision's own counts, as in the metadata of its weights.
+@pytest.mark.parametrize(
+    "file, params",
+    [
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+        ("resnext50_32x4d", 25_028_904),
+    ],
+)
+def test_the_imagenet_networks_have_the_published_parameters(file, params):
+    assert parameters(load(file), (224, 224, 3), 1000) == (params, (2, 1000))
+
+
+# Of networks with shortcut A, as commonly reported; preact_resnet164 as in hysts/pytorch_image_classification.
+@pytest.mark.parametrize(
+    "name, params",
+    [
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
+        ("resnet56", 853_018),
+        ("resnet110", 1_727_962),
+        ("resnet1202", 19_421_274),
+        ("plain20", 269_722),
+        ("preact_resnet164", 1_703_258),
+    ],
+)
+def test_the_cifar10_networks_have_the_published_parameters(name, params):
+    assert parameters(load("cifar10", name), (32, 32, 3), 10) == (params, (2, 10))
+
+
+@pytest.mark.parametrize(
+    "file, image_shape, classes",
+    [("cifar100", (32, 32, 3), 100), ("fashion_mnist", (28, 28, 1), 10), ("digits", (8, 8, 1), 10)],
+)
+def test_the_networks_of_other_data_sets_fit_their_images(file, image_shape, classes):
+    assert parameters(load(file), image_shape, classes)[1] == (2, classes)
+
+
+# What the sources' tables say. `SGD_256` is common to fb.resnet.torch, ResNeXt and torchvision's first recipe.
+SGD_256 = {
+    "model.dtype": "bfloat16",
+    "data.source": "folder",
+    "data.path": None,
+    "data.image_size": 224,
+    "data.eval_size": None,
+    "data.resize": 256,
+    "data.crop_scale": (0.08, 1.0),
+    "augment.pad": 0,
+    "augment.flip": True,
+    "augment.mixup": 0.0,
+    "augment.cutmix": 0.0,
+    "training.batch_size": 256,
+    "training.steps": None,
+    "training.loss": "cross_entropy",
+    "training.label_smoothing": 0.0,
+    "training.ema_decay": 0.0,
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": 0.1,
+    "optimizer.momentum": 0.9,
+    "optimizer.weight_decay": 1e-4,
+    "optimizer.decay_norm_and_bias": True,
+    "optimizer.clip_norm": 0.0,
+    "schedule.name": "step",
+    "schedule.factor": 0.1,
+    "schedule.warmup_epochs": 0.0,
+    "parallel.norm_scope": "local",
+    "model.overrides.zero_init_last": None,
+}
+NESTEROV_BICUBIC = {"optimizer.nesterov": True, "data.interpolation": "bicubic"}
+RSB = {
+    "model.overrides.zero_init_last": True,
+    "data.eval_size": 224,
+    "data.resize": 235,
+    "data.interpolation": "bicubic",
+    "augment.flip": True,
+    "augment.mixup": 0.1,
+    "augment.cutmix": 1.0,
+    "training.batch_size": 2048,
+    "training.loss": "binary_cross_entropy",
+    "training.label_smoothing": 0.0,
+    "training.ema_decay": 0.0,
+    "optimizer.name": "lamb",
+    "optimizer.base_batch_size": 0,
+    "optimizer.weight_decay": 0.02,
+    "optimizer.decay_norm_and_bias": False,
+    "optimizer.clip_norm": 1.0,
+    "schedule.name": "cosine",
+    "schedule.warmup_epochs": 5.0,
+    "schedule.end": 1e-6,
+    "schedule.by_epoch": True,
+}
+CIFAR = {
+    "data.source": "cifar10",
+    "augment.pad": 4,
+    "augment.flip": True,
+    "training.batch_size": 128,
+    "training.steps": 64_000,
+    "training.loss": "cross_entropy",
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": 0.1,
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": False,
+    "optimizer.weight_decay": 1e-4,
+    "optimizer.decay_norm_and_bias": True,
+    "schedule.name": "step",
+    "schedule.factor": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    "recipe, table",
+    [
+        (
+            recipes.imagenet_fb_resnet_torch,
+            SGD_256 | NESTEROV_BICUBIC | {"training.epochs": 90.0, "schedule.boundaries": (30.0, 60.0)},
+        ),
+        (
+            recipes.imagenet_resnext,
+            SGD_256 | NESTEROV_BICUBIC | {"training.epochs": 100.0, "schedule.boundaries": (30.0, 60.0, 90.0)},
+        ),
+        (
+            recipes.imagenet_torchvision_v1,
+            SGD_256
+            | {
+                "optimizer.nesterov": False,
+                "data.interpolation": "bilinear",
+                "training.epochs": 90.0,
+                "schedule.boundaries": (30.0, 60.0),
+                "schedule.by_epoch": True,
+            },
+        ),
+        (
+            recipes.IMAGENET["torchvision_v1_100_epochs"],
+            SGD_256
+            | {
+                "optimizer.nesterov": False,
+                "data.interpolation": "bilinear",
+                "training.epochs": 100.0,
+                "schedule.boundaries": (30.0, 60.0, 90.0),
+            },
+        ),
+        (
+            recipes.imagenet_torchvision_v2,
+            {
+                "data.image_size": 176,
+                "data.eval_size": 224,
+                "data.resize": 232,
+                "data.interpolation": "bilinear",
+                "augment.flip": True,
+                "augment.mixup": 0.2,
+                "augment.cutmix": 1.0,
+                "training.batch_size": 1024,
+                "training.epochs": 600.0,
+                "training.label_smoothing": 0.1,
+                "training.loss": "cross_entropy",
+                "optimizer.name": "sgd",
+                "optimizer.learning_rate": 0.5,
+                "optimizer.base_batch_size": 0,
+                "optimizer.momentum": 0.9,
+                "optimizer.nesterov": False,
+                "optimizer.weight_decay": 2e-5,
+                "optimizer.decay_norm_and_bias": False,
+                "schedule.name": "cosine",
+                "schedule.warmup_epochs": 5.0,
+                "schedule.warmup_start": 0.01,
+                "schedule.end": 0.0,
+                "schedule.by_epoch": True,
+            },
+        ),
+        (
+            recipes.imagenet_rsb_a2,
+            RSB
+            | {
+                "model.overrides.stochastic_depth": 0.05,
+                "data.image_size": 224,
+                "training.epochs": 300.0,
+                "optimizer.learning_rate": 5e-3,
+            },
+        ),
+        (
+            recipes.imagenet_rsb_a3,
+            RSB
+            | {
+                "model.overrides.stochastic_depth": None,
+                "data.image_size": 160,
+                "training.epochs": 100.0,
+                "optimizer.learning_rate": 8e-3,
+            },
+        ),
+        (recipes.cifar_he2015, CIFAR),
+        (
+            recipes.cifar_short,
+            CIFAR
+            | {
+                "training.steps": None,
+                "training.epochs": 10.0,
+                "optimizer.learning_rate": 0.2,
+                "optimizer.nesterov": True,
+                "optimizer.weight_decay": 5e-4,
+                "schedule.name": "cosine",
+                "schedule.warmup_epochs": 1.0,
+                "schedule.warmup_start": 0.0,
+                "schedule.end": 0.0,
+            },
+        ),
+    ],
+)
+def test_a_recipe_has_the_values_of_its_source(recipe, table):
+    config = recipe()
+    assert {field: get(config, field) for field in table} == table
+
+
+def test_the_moving_average_of_torchvisions_second_recipe_forgets_in_32_steps_what_its_update_forgets_in_one():
+    # 8 devices of 128 images, one update in 32 steps, 600 epochs, --model-ema-decay 0.99998.
+    assert recipes.imagenet_torchvision_v2().training.ema_decay ** 32 == pytest.approx(1 - 1.0922667e-3, abs=1e-9)
+
+
+# The first step of an epoch, and the rate that the source has in it. Of the cosines, epochs at 1/5 and 3/5 of the way
+# from the end of the warm-up to the end: (1 + cos(pi / 5)) / 2 = 0.9045085 and (1 + cos(3 pi / 5)) / 2 = 0.3454915.
+@pytest.mark.parametrize(
+    "recipe, rates",
+    [
+        ("fb_resnet_torch", {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001}),
+        ("resnext", {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001, 90: 0.0001, 99: 0.0001}),
+        ("torchvision_v1", {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001}),
+        ("torchvision_v1_100_epochs", {0: 0.1, 30: 0.01, 60: 0.001, 89: 0.001, 90: 0.0001}),
+        ("torchvision_v2", {0: 0.005, 1: 0.104, 4: 0.401, 5: 0.5, 124: 0.45225425, 362: 0.17274575}),
+        ("rsb_a2", {0: 1e-4, 1: 1.08e-3, 5: 5e-3, 64: 4.522638e-3, 182: 1.728112e-3}),
+        ("rsb_a3", {0: 1e-4, 1: 1.68e-3, 5: 8e-3, 24: 7.236164e-3, 62: 2.764587e-3}),
+    ],
+)
+def test_an_imagenet_recipe_has_its_rates_from_the_first_step_of_an_epoch_to_the_last(recipe, rates):
+    config = recipes.imagenet(recipe, "resnet50")
+    per_epoch = IMAGENET_IMAGES / config.training.batch_size
+    schedule = jax.jit(experiment.schedule(config, per_epoch, config.training.epochs))
+    for epoch, rate in rates.items():
+        first, last = math.ceil(epoch * per_epoch), math.ceil((epoch + 1) * per_epoch) - 2
+        np.testing.assert_allclose([schedule(first), schedule(last)], rate, rtol=1e-5)
+
+
+def test_the_rate_of_the_first_recipes_grows_with_the_batch():
+    config = recipes.imagenet_torchvision_v1()
+    config.training.batch_size = 1024
+    np.testing.assert_allclose(experiment.schedule(config, 1251.0, 90.0)(0), 0.4, rtol=1e-6)
+
+
+# 1,281,167 images times the epochs over the batch.
+@pytest.mark.parametrize(
+    "recipe, steps",
+    [
+        ("fb_resnet_torch", 450_410),
+        ("resnext", 500_456),
+        ("torchvision_v1", 450_410),
+        ("torchvision_v1_100_epochs", 500_456),
+        ("torchvision_v2", 750_684),
+        ("rsb_a2", 187_671),
+        ("rsb_a3", 62_557),
+    ],
+)
+def test_an_imagenet_recipe_ends_after_the_steps_of_its_source(recipe, steps, build):
+    assert build(recipes.imagenet(recipe, "resnet50")).total_steps == steps
+
+
+@pytest.mark.parametrize("recipe, train, evaluation", [("torchvision_v2", 176, 224), ("rsb_a3", 160, 224)])
+def test_training_and_evaluation_may_have_images_of_different_sizes(recipe, train, evaluation, build):
+    made = build(recipes.imagenet(recipe, "resnet50"))
+    photo = np.zeros((300, 400, 3), np.uint8)
+    assert made.train_feed.transform(photo, np.random.default_rng(0)).shape == (train, train, 3)
+    assert made.eval_feed.transform(photo, np.random.default_rng(0)).shape == (evaluation, evaluation, 3)
+
+
+def test_evaluation_has_the_size_of_training_where_nothing_else_is_said(build):
+    config = recipes.imagenet_torchvision_v1()
+    config.data.image_size = 128
+    made = build(config)
+    assert made.eval_feed.transform(np.zeros((300, 400, 3), np.uint8)).shape == (128, 128, 3)
+
+
+PLAIN_START = {0: 0.1, 31_999: 0.1, 32_000: 0.01, 47_999: 0.01, 48_000: 0.001, 63_999: 0.001}
+WARM_START = PLAIN_START | {0: 0.01, 200: 0.055, 400: 0.1}
+
+
+@pytest.mark.parametrize("file", ["cifar10", "cifar100"])
+@pytest.mark.parametrize(
+    "name, rates",
+    [
+        ("resnet20", PLAIN_START),
+        ("resnet56", PLAIN_START),
+        ("plain56", PLAIN_START),
+        ("resnet110", WARM_START),
+        ("resnet1202", WARM_START),
+        ("plain110", WARM_START),
+        ("preact_resnet110", WARM_START),
+        ("preact_resnet164", WARM_START),
+        ("preact_resnet1001", WARM_START),
+    ],
+)
+def test_a_cifar_run_has_the_rates_of_the_paper_and_the_deep_ones_start_low(file, name, rates, build):
+    made = build(load(file, name), 50_000, 100)
+    assert made.total_steps == 64_000
+    np.testing.assert_allclose([made.learning_rate(step) for step in rates], list(rates.values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("file, examples, steps", [("cifar10_short", 50_000, 3906), ("fashion_mnist", 60_000, 4688)])
+def test_a_short_run_rises_for_an_epoch_and_ends_at_zero_after_ten(file, examples, steps, build):
+    made = build(load(file), examples, 10)
+    epoch = examples / 128
+    rates = [made.learning_rate(round(epochs * epoch)) for epochs in (0, 0.5, 1, 5.5, 10)]
+    assert made.total_steps == steps
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.1, 0], atol=2e-4)

@@ -1,0 +1,156 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import main as command
+from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.experiment import build
+
+ROOT = pathlib.Path(__file__).parents[1]
+DIGITS = "--config=configs/digits.py"
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([DIGITS, "--config.trainng.epochs=3"], "no field 'trainng', did you mean 'training'"),
+        ([DIGITS, "--config.training.epoch=3"], "no field 'epoch', did you mean 'epochs'"),
+        ([DIGITS, "--config.training.zzz=3"], "no field 'zzz'"),
+        ([DIGITS, "--config.model.overrides.cardinalty=3"], "did you mean 'cardinality'"),
+        ([DIGITS, "--config.training.epochs=many"], "--config.training.epochs=many"),
+        ([DIGITS, "--config.training.batch_size=1.5"], "--config.training.batch_size=1.5"),
+        ([DIGITS, "--config.model.overrides.cardinality=two"], "--config.model.overrides.cardinality=two"),
+        ([DIGITS, "--workdri=x"], "workdir"),
+        ([DIGITS, "--mode=tain"], "train|eval"),
+        ([DIGITS, "runs/x"], "'runs/x' is no flag"),
+        (["--config=configs/nope.py"], "no config file configs/nope.py"),
+        ([], "--config=FILE"),
+        ([DIGITS], "--workdir=DIR"),
+        ([DIGITS, "--workdir=DIR", "--config.optimizer.name=sdg"], "did you mean 'sgd'"),
+        ([DIGITS, "--workdir=DIR", "--config.schedule.name=cosin"], "did you mean 'cosine'"),
+        ([DIGITS, "--workdir=DIR", "--config.model.name=cifar_resnet21"], "did you mean 'cifar_resnet"),
+        ([DIGITS, "--workdir=DIR", "--config.data.source=digit"], "did you mean 'digits'"),
+        ([DIGITS, "--workdir=DIR", "--config.training.batch_size=100"], "training.batch_size is 100, which 8 devices"),
+        ([DIGITS, "--workdir=DIR", "--config.training.batch_size=0"], "training.batch_size is 0"),
+        ([DIGITS, "--workdir=DIR", "--config.training.microbatches=3"], "training.microbatches is 3"),
+        ([DIGITS, "--workdir=DIR", "--config.model.overrides.cardinality=4"], "set block to bottleneck"),
+        ([DIGITS, "--workdir=DIR", "--config.training.init_from=no.safetensors"], "no weights file no.safetensors"),
+        (["--config=configs/resnet50.py", "--workdir=DIR"], "set data.path"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_one_sentence(arguments, said, capsys, tmp_path):
+    arguments = [
+        argument.replace("DIR", str(tmp_path / "run")) if "DIR" in argument else argument for argument in arguments
+    ]
+    assert command.main(["main.py", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_error_in_a_config_file_is_told(tmp_path, capsys):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config():\n    raise ValueError('no such thing')\n")
+    assert command.main(["main.py", f"--config={file}"]) == 2
+    assert "ValueError: no such thing" in capsys.readouterr().err
+
+
+def test_help_shows_the_usage(capsys):
+    assert command.main(["main.py", "--help"]) == 0
+    assert "--config=FILE --workdir=DIR" in capsys.readouterr().out
+
+
+RUN = [
+    DIGITS,
+    "--config.model.overrides.stage_sizes=(1,1)",
+    "--config.model.overrides.stage_widths=(16,32)",
+    "--config.training.steps=120",
+    "--config.parallel.devices=1",
+]
+
+
+def start(workdir):
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, "main.py", *RUN, f"--workdir={workdir}"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition, process, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def saved_steps(workdir):
+    return [int(step.name) for step in (workdir / "checkpoints").glob("*") if step.name.isdigit()]
+
+
+def final_arrays(workdir):
+    config = command.parse(["main.py", *RUN]).config
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    state = jax.device_get(checkpoints.restore(build(config).initial_state()))
+    checkpoints.close()
+    return state
+
+
+def test_a_killed_and_a_politely_stopped_run_end_with_the_bits_of_one_that_was_not(tmp_path):
+    killed, stopped, whole = tmp_path / "killed", tmp_path / "stopped", tmp_path / "whole"
+    process = start(killed)
+    wait_for(lambda: saved_steps(killed), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert max(saved_steps(killed)) < 120 and not (killed / "summary.json").exists()
+
+    process = start(stopped)
+    wait_for(lambda: (stopped / "metrics.jsonl").exists(), process)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 128 + signal.SIGINT, output
+    assert "the same command goes on from there" in output and "Traceback" not in output
+    assert max(saved_steps(stopped)) < 120
+
+    for workdir in (killed, stopped, whole):
+        process = start(workdir)
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+        assert ("Going on from step" in output) == (workdir != whole)
+        assert json.loads((workdir / "summary.json").read_text())["steps"] == 120
+    expected = final_arrays(whole)
+    for workdir in (killed, stopped):
+        jax.tree.map(np.testing.assert_array_equal, expected, final_arrays(workdir))
+
+
+def test_training_needs_no_tensorflow_and_writes_no_escape_codes_to_a_log(tmp_path):
+    code = "import sys, main; code = main.main(sys.argv); assert 'tensorflow' not in sys.modules; sys.exit(code)"
+    run = subprocess.run(
+        [sys.executable, "-c", code, *RUN[:3], "--config.training.steps=2", f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "FORCE_COLOR": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "\x1b" not in run.stdout
+    last = run.stdout.strip().splitlines()[-1]
+    assert last.startswith("top-1 ") and "on 359 examples after 2 steps" in last and str(tmp_path / "run") in last
