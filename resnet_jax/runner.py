@@ -36,9 +36,9 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
     start_hosts(config.parallel.coordinator, config.parallel.hosts, config.parallel.host)
     if workdir is None:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
-    record = RunDirectory(workdir, writes=jax.process_index() == 0)
     experiment = build(config)
-    with Interrupts() as interrupts:
+    record = RunDirectory(workdir, writes=jax.process_index() == 0)
+    with contextlib.closing(record), Interrupts() as interrupts:
         return (train if mode == "train" else evaluate)(config, experiment, record, interrupts)
 
 
@@ -71,7 +71,6 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
                 draw_curves(read_metrics(record.metrics), record.curves, f"{config.model.name} on {config.data.source}")
     summary = log.summary() | {"steps": experiment.total_steps, "params": params}
     record.write_summary(summary)
-    record.close()
     print(final_line(summary, record.path))
     return summary
 

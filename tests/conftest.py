@@ -13,21 +13,10 @@ install_import_hook([f"resnet_jax.{package}" for package in SHAPED], "beartype.b
 
 import pytest  # noqa: E402
 
-from resnet_jax.config import default_config  # noqa: E402
+from tests import small  # noqa: E402
 
 
 @pytest.fixture
 def small_config():
-    """A run of some seconds: a network of two small stages on the digits."""
-    config = default_config()
-    config.model.name = "cifar_resnet8"
-    config.model.overrides.stage_sizes = (1, 1)
-    config.model.overrides.stage_widths = (8, 16)
-    config.model.overrides.stem_width = 8
-    config.augment.pad = 1
-    config.training.batch_size = 96
-    config.training.epochs = 3.0
-    config.training.log_every = 5
-    config.evaluation.batch_size = 96
-    config.parallel.devices = 1
-    return config
+    """A run of some seconds, that a test may change."""
+    return small.config()

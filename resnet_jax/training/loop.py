@@ -42,17 +42,16 @@ def train(
             for (_, end), rows in zip(cuts, chunks, strict=True):
                 state, means = experiment.train_program(state, data, experiment.devices.scatter(rows), key)
                 log.trained(end, means)
+                stops = interrupts.requested
                 evaluates = is_due(end, experiment.evaluate_every, experiment)
-                if evaluates or interrupts.requested or is_due(end, experiment.save_every, experiment):
+                if stops or evaluates or is_due(end, experiment.save_every, experiment):
                     log.flush(end)
-                    results = {}
-                    if evaluates and not interrupts.requested:
-                        results = evaluate(state)
-                        log.evaluated(end, results)
+                    results = evaluate(state) if evaluates and not stops else {}
+                    log.evaluated(end, results)
                     checkpoints.save(end, state, results.get("test"))
-                if interrupts.requested:
-                    checkpoints.wait()
-                    interrupts.stop(f"at step {end}")
+                    if interrupts.requested:
+                        checkpoints.wait()
+                        interrupts.stop(f"at step {end}")
         checkpoints.wait()
 
 

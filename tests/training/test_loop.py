@@ -12,6 +12,7 @@ from resnet_jax.experiment import build
 from resnet_jax.interrupts import Interrupted, Interrupts
 from resnet_jax.run_directory import read_metrics
 from resnet_jax.training.loop import dispatches, is_due, next_due
+from tests import small
 
 
 def final_state(config, folder):
@@ -27,11 +28,11 @@ def records(folder):
     return [{k: v for k, v in record.items() if k not in timed} for record in read_metrics(folder / "metrics.jsonl")]
 
 
-@pytest.fixture
-def whole(small_config, tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """A run that was never stopped: its folder and summary."""
-    small_config.training.ema_decay = 0.9
-    return tmp_path / "whole", runner.run(small_config, tmp_path / "whole", "train")
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, runner.run(small.config(), folder, "train")
 
 
 class InterruptAfter(Interrupts):
@@ -49,7 +50,7 @@ class InterruptAfter(Interrupts):
         return bool(self._number)
 
 
-@pytest.mark.parametrize("looks", [4, 21])
+@pytest.mark.parametrize("looks", [8, 24])  # while a step runs, and while an evaluation does
 def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(
     whole, small_config, tmp_path, monkeypatch, looks
 ):
@@ -87,7 +88,7 @@ def test_a_run_leaves_what_users_rely_on(whole, small_config):
     assert "conv1/kernel" in (folder / "parameters.txt").read_text()
     assert list((folder / "tensorboard").iterdir())
     assert json.loads((folder / "config.json").read_text())["model"]["overrides"]["stem_width"] == 8
-    assert summary["top1"] > 0.5
+    assert summary["top1"] > 0.3
 
 
 def test_evaluation_of_a_run_gives_what_training_gave_at_its_end(whole, small_config):
