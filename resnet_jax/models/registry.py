@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -56,8 +57,11 @@ NETWORKS = _networks()
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the registered names that match a shell-style pattern, sorted."""
-    return sorted(fnmatch.filter(NETWORKS, pattern))
+    """Return the registered names that match a shell-style pattern, sorted as people do: resnet18 before resnet101."""
+    return sorted(
+        fnmatch.filter(NETWORKS, pattern),
+        key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)],
+    )
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:
