@@ -127,12 +127,14 @@ class _Bar(rich.progress.Progress):
             yield Text(task.fields["state"], no_wrap=True, overflow="ellipsis")
 
 
-def final_line(summary: dict[str, Any], workdir: str | os.PathLike) -> str:
-    """The line that ends a run: how good, counted on what, how long it took, and where things are."""
+def final_line(
+    summary: dict[str, Any], workdir: str | os.PathLike, what: str = "metrics, checkpoints and curves are"
+) -> str:
+    """The line that ends a run: how good, counted on what, how long it took, and where what it leaves is."""
     accuracies = ", ".join(_accuracies(summary))
     return (
         f"{accuracies} on {summary['eval_examples']:,} examples after {summary['steps']:,} steps "
-        f"in {duration(summary['wall_seconds'])}; metrics, checkpoints and curves are in {os.fspath(workdir)}"
+        f"in {duration(summary['wall_seconds'])}; {what} in {os.fspath(workdir)}"
     )
 
 

@@ -102,7 +102,7 @@ def evaluate(
     }
     record.create()
     record.write_summary(summary, "evaluation.json")
-    print(final_line(summary, record.path))
+    print(final_line(summary, record.path, "evaluation.json is"))
     return summary
 
 

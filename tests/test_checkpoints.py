@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import resource
 import shutil
 import signal
@@ -10,6 +11,16 @@ import pytest
 
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.errors import CheckpointError, UserError
+
+# Orbax leaves coroutines behind that nobody awaited where a checkpoint cannot be read.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """They are collected here, and not in another module's test."""
+    yield
+    gc.collect()
 
 
 def state_of(step):

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
 
 from resnet_jax.errors import DataError
 from resnet_jax.run_directory import write_atomically
-from resnet_jax.weights.names import from_torch, to_torch, torch_name
+from resnet_jax.weights.files import read_arrays
+from resnet_jax.weights.names import from_torch, to_torch, torch_name, torchvision_name
 
 Variables = dict[str, Any]
 
@@ -38,21 +38,13 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
 
 
 def load_weights(model: nn.Module, file: str | Path) -> Variables:
-    """Return the variables of `model` from a safetensors file with torchvision's names, in float32 on the host.
+    """Return the variables of `model` from a file of torchvision's or timm's, in float32 on the host.
 
-    Raises DataError if the file is missing or damaged, or if an array is missing, left over or of another shape.
+    The file is safetensors or torch's own format (.pth, .pt, .th), which is read without torch and executes nothing.
+
+    Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise DataError(f"there is no weights file {file}: check the name.")
-    try:
-        found = safetensors.numpy.load(path.read_bytes())
-    except SafetensorError as error:
-        raise DataError(f"{file} is no safetensors file, or a damaged one ({error}): get it once more.") from error
-    except KeyError as error:
-        raise DataError(
-            f"{file} holds numbers of the type {error}, which is not read: convert it to float32."
-        ) from error
+    found = {torchvision_name(name): array for name, array in read_arrays(file).items()}
     stem = found.get("conv1.weight")
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
     loaded = {}

@@ -27,6 +27,11 @@ def torch_name(path: str) -> str:
     raise ValueError(f"no torchvision name is known for {path}")
 
 
+def torchvision_name(name: str) -> str:
+    """Return torchvision's name for another library's: the head of akamaster's CIFAR networks is "linear"."""
+    return re.sub(r"^linear\.", "fc.", name)
+
+
 def to_torch(array: np.ndarray) -> np.ndarray:
     """Reorder a convolution's kernel from HWIO to OIHW, or a dense layer's from (in, out) to (out, in)."""
     orders = {4: (3, 2, 0, 1), 2: (1, 0)}

@@ -175,7 +175,7 @@ def test_an_imagenet_network_has_as_many_layers_as_its_name_says(family, depth):
 
 def test_patterns_list_the_names_that_match_them_in_order():
     assert list_models("resnext*") == ["resnext50_32x4d", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"]
-    assert list_models("wide_resnet*_2") == ["wide_resnet101_2", "wide_resnet50_2"]
+    assert list_models("wide_resnet*_2") == ["wide_resnet50_2", "wide_resnet101_2"]
     assert list_models("resnet[13]*[48]") == ["resnet18", "resnet34"]
     assert list_models("cifar_resnet?0") == ["cifar_resnet20"]
     assert list_models("RESNET*") == []

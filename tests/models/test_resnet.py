@@ -310,7 +310,7 @@ def test_stochastic_depth_follows_its_key():
         (dict(block="wide"), r"block is 'wide': use one of basic, bottleneck\."),
         (dict(stem="deep"), r"stem is 'deep': use one of imagenet, cifar\."),
         (dict(shortcut="D"), r"shortcut is 'D': use one of A, A_both, B, C, none\."),
-        (dict(stage_sizes=(1, 1, 1)), r"stage_sizes \(1, 1, 1\) and stage_widths \(8, 16\) differ in length"),
+        (dict(stage_sizes=(1, 1, 1)), r"stage_sizes is \(1, 1, 1\) and stage_widths \(8, 16\).*one of each"),
         (dict(stage_sizes=(1, 0)), "must be 1 or more"),
         (dict(stage_widths=(0, 16)), "must be 1 or more"),
         (dict(stem_width=0), "must be 1 or more"),

@@ -1,3 +1,7 @@
+import functools
+import importlib.util
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +9,8 @@ import pytest
 import safetensors.numpy
 
 from resnet_jax import create_model, load_weights, save_weights
+from resnet_jax.data.augment import normalize
+from resnet_jax.data.sources.dataset import IMAGENET_MEAN, IMAGENET_STD
 from resnet_jax.errors import DataError
 from resnet_jax.models.blocks import SHORTCUTS
 from resnet_jax.models.resnet import ResNet
@@ -271,7 +277,32 @@ def test_a_type_that_numpy_has_not_is_refused(file):
     import json
     import struct
 
-    header = json.dumps({"conv1.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    header = json.dumps({"conv1.weight": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
     file.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
     with pytest.raises(DataError, match="float32"):
         load_weights(filled()[0], file)
+
+
+SHARED = pathlib.Path(__file__).parents[2].parent / "shared"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="akamaster's weights and CIFAR-10 are not here")
+@pytest.mark.parametrize("depth", [20, 32])
+def test_akamasters_weights_give_the_logits_that_torch_gave(depth):
+    (file,) = (SHARED / "data" / "cifar10_weights").glob(f"akamaster_resnet{depth}-*.th")
+    expected = np.load(SHARED / "data" / "cifar10_weights" / f"logits_{file.stem}.npy")[:100]
+    model = create_model(f"cifar_resnet{depth}", shortcut="A_both")
+    variables = load_weights(model, file)
+    images = cifar_images(100)
+    images = normalize(jnp.asarray(images), IMAGENET_MEAN, IMAGENET_STD)
+    logits = jax.jit(model.apply)(variables, images)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@functools.cache
+def cifar_images(count):
+    """The first test images of CIFAR-10, from the packed planes."""
+    spec = importlib.util.spec_from_file_location("unpack_cifar10", SHARED / "tools" / "unpack_cifar10.py")
+    unpack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unpack)
+    return unpack.images("test", 10_000)[:count].transpose(0, 2, 3, 1)
