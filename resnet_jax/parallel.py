@@ -15,7 +15,6 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.training.metrics import Sums
 
 Tree = Any
 
@@ -94,12 +93,22 @@ class Devices:
 
     def replicate(self, tree: Tree) -> Tree:
         """Lay host arrays, or arrays of one device, whole on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, REPLICATED))
+        sharding = NamedSharding(self.mesh, REPLICATED)
+        if jax.process_count() == 1:
+            return jax.device_put(tree, sharding)
+
+        def place(x):
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                return jax.random.wrap_key_data(place(jax.random.key_data(x)))
+            return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+
+        return jax.tree.map(place, tree)
 
     def scatter(self, rows: Tree) -> Tree:
         """Lay this host's rows, arrays of (steps, rows, ...), over its devices."""
         sharding = NamedSharding(self.mesh, ROWS)
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
+        with jax.transfer_guard("allow"):  # this one is asked for
+            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
     def average(self, tree: Tree) -> Tree:
         """Return the mean of float32 arrays over all devices, in as few all-reduces as buckets (inside a program)."""
@@ -120,13 +129,11 @@ class Devices:
         return self._program(steps, (REPLICATED, REPLICATED, ROWS, REPLICATED), donate=(0,))
 
     def eval_program(self, step: Callable, read: Callable) -> Callable:
-        """Return (params, batch_stats, data, rows) to the `Sums` over all valid rows of all devices."""
+        """Return (params, batch_stats, data, rows) to the sums of what `step` returns, over rows and devices."""
 
         def steps(params, batch_stats, data, rows):
-            def one(sums, row):
-                return sums + step(params, batch_stats, read(data, row)), None
-
-            sums, _ = repeat(one, jax.tree.map(jnp.asarray, Sums.none()), rows)
+            _, sums = repeat(lambda _, row: (None, step(params, batch_stats, read(data, row))), None, rows)
+            sums = jax.tree.map(lambda each: jnp.sum(each, axis=0, dtype=each.dtype), sums)
             return sums if self.count == 1 else jax.lax.psum(sums, AXES)
 
         return self._program(steps, (REPLICATED, REPLICATED, REPLICATED, ROWS))

@@ -14,14 +14,15 @@ from rich.table import Table
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
-from resnet_jax.experiment import Experiment, build
 from resnet_jax.interrupts import Interrupts
 from resnet_jax.parallel import start_hosts
 from resnet_jax.progress import Progress, final_line
 from resnet_jax.report.curves import draw_curves
 from resnet_jax.run_directory import RunDirectory, read_metrics
 from resnet_jax.training import loop
+from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.log import Log, summarize
+from resnet_jax.wiring import build
 
 
 def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
@@ -66,13 +67,19 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
             checkpoints.wait()
             raise Diverged(f"{error}; {what_to_try(checkpoints.steps)}") from error
         finally:
-            # Whatever ended the run is what the user must hear of, and not a picture.
-            with contextlib.suppress(UserError):
-                draw_curves(read_metrics(record.metrics), record.curves, f"{config.model.name} on {config.data.source}")
+            draw(record, f"{config.model.name} on {config.data.source}")
     summary = log.summary() | {"steps": experiment.total_steps, "params": params}
     record.write_summary(summary)
     print(final_line(summary, record.path))
     return summary
+
+
+def draw(record: RunDirectory, title: str) -> None:
+    """Draw the curves of what was measured, on the host that writes, if it can be done."""
+    # Whatever ended the run is what the user must hear of, and not a picture.
+    with contextlib.suppress(UserError):
+        if jax.process_index() == 0:
+            draw_curves(read_metrics(record.metrics), record.curves, title)
 
 
 def evaluate(

@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ import pytest
 
 import main as command
 from resnet_jax.checkpoints import Checkpoints
-from resnet_jax.experiment import build
+from resnet_jax.run_directory import read_metrics
+from resnet_jax.wiring import build
 
 ROOT = pathlib.Path(__file__).parents[1]
 DIGITS = "--config=configs/digits.py"
@@ -82,10 +84,10 @@ RUN = [
 ]
 
 
-def start(workdir):
+def start(workdir, *more):
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        [sys.executable, "main.py", *RUN, f"--workdir={workdir}"],
+        [sys.executable, "main.py", *RUN, f"--workdir={workdir}", *more],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -139,6 +141,25 @@ def test_a_killed_and_a_politely_stopped_run_end_with_the_bits_of_one_that_was_n
     expected = final_arrays(whole)
     for workdir in (killed, stopped):
         jax.tree.map(np.testing.assert_array_equal, expected, final_arrays(workdir))
+
+
+def test_two_hosts_read_and_train_what_one_host_does(tmp_path):
+    short = ("--config.training.steps=23", "--config.parallel.norm_scope=global", "--config.parallel.devices=0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hosts = [f"--config.parallel.coordinator=127.0.0.1:{port}", "--config.parallel.hosts=2"]
+    processes = [start(tmp_path / "two", *short, *hosts, f"--config.parallel.host={host}") for host in (0, 1)]
+    processes.append(start(tmp_path / "one", *short))
+    for process in processes:
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+    one, two = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
+    assert len(one) == len(two) == 4
+    for expected, record in zip(one, two, strict=True):
+        assert record["step"] == expected["step"] and record["split"] == expected["split"]
+        assert record["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+    assert two[-1]["examples"] == 359
 
 
 def test_training_needs_no_tensorflow_and_writes_no_escape_codes_to_a_log(tmp_path):

@@ -11,12 +11,12 @@ from resnet_jax.data.augment import Augment
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed
 from resnet_jax.data.sources import Arrays
 from resnet_jax.errors import ConfigError
-from resnet_jax.experiment import build
 from resnet_jax.parallel import Devices, in_buckets, repeat
 from resnet_jax.training.metrics import Sums
 from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.steps import eval_step, train_step
+from resnet_jax.wiring import build
 
 
 def run_steps(config, devices, scope, steps=3, group=1):

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from resnet_jax.errors import Diverged
-from resnet_jax.experiment import Experiment
 from resnet_jax.progress import Progress
 from resnet_jax.run_directory import RunDirectory, read_metrics
+from resnet_jax.training.experiment import Experiment
 
 
 class Log:

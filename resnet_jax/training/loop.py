@@ -12,8 +12,8 @@ import jax
 
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.data.pipeline import Cut
-from resnet_jax.experiment import Experiment
 from resnet_jax.interrupts import Interrupts
+from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.log import Log
 from resnet_jax.training.metrics import Sums
 from resnet_jax.training.state import TrainState

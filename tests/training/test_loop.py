@@ -8,10 +8,10 @@ from resnet_jax import runner
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.data.sources import open_dataset
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged
-from resnet_jax.experiment import build
 from resnet_jax.interrupts import Interrupted, Interrupts
 from resnet_jax.run_directory import read_metrics
 from resnet_jax.training.loop import dispatches, is_due, next_due
+from resnet_jax.wiring import build
 from tests import small
 
 

@@ -1,13 +1,11 @@
-"""An experiment: what a config says, as the objects that train and evaluate."""
+"""From a config to an experiment: the objects that train and evaluate."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from resnet_jax.config import check_config
@@ -18,71 +16,11 @@ from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import create_model
 from resnet_jax.parallel import Devices
+from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.losses import LOSSES
 from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.schedules import create_schedule, scaled_peak
-from resnet_jax.training.state import TrainState, create_state
 from resnet_jax.training.steps import eval_step, train_step
-from resnet_jax.weights import load_weights
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """All that the loop needs, and nothing that it has to look up in a config.
-
-    Attributes:
-      model: the network.
-      optimizer: the update rule.
-      learning_rate: step to learning rate.
-      devices: the mesh.
-      train_feed, eval_feed: the batches.
-      train_program: (state, data, rows, key) to (state, means of each step).
-      eval_program: (params, batch_stats, data, rows) to the sums.
-      image_shape: (height, width, channels).
-      seed: of the parameters and the augmentation.
-      total_steps: at which training ends.
-      epoch_steps: steps in an epoch; need not be whole.
-      batch_size: global.
-      steps_per_dispatch: most steps that one program runs.
-      log_every: steps.
-      evaluate_every, save_every: epochs.
-      keep_average: whether moving averages are kept.
-      init_from: weights file with which the first step begins, or None.
-    """
-
-    model: nn.Module
-    optimizer: optax.GradientTransformation
-    learning_rate: Callable
-    devices: Devices
-    train_feed: Resident | Streamed
-    eval_feed: Resident | Streamed
-    train_program: Callable
-    eval_program: Callable
-    image_shape: tuple[int, int, int]
-    seed: int
-    total_steps: int
-    epoch_steps: float
-    batch_size: int
-    steps_per_dispatch: int
-    log_every: int
-    evaluate_every: int
-    save_every: int
-    keep_average: bool
-    init_from: str | None
-
-    def initial_state(self) -> TrainState:
-        """Return the state before the first step, on every device.
-
-        Raises DataError if `init_from` holds no weights of the network.
-        """
-        key = jax.random.fold_in(jax.random.key(self.seed), 0)
-        weights = load_weights(self.model, self.init_from) if self.init_from else None
-        state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights)
-        return self.devices.replicate(state)
-
-    def key(self) -> jax.Array:
-        """Return the key of all augmentation and dropout, on every device."""
-        return self.devices.replicate(jax.random.fold_in(jax.random.key(self.seed), 1))
 
 
 def build(config: ConfigDict) -> Experiment:

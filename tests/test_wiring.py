@@ -6,7 +6,7 @@ from PIL import Image
 import main as command
 from resnet_jax import runner
 from resnet_jax.errors import ConfigError
-from resnet_jax.experiment import build
+from resnet_jax.wiring import build
 
 
 @pytest.fixture
