@@ -6,6 +6,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from resnet_jax.config import check_config
@@ -35,12 +36,6 @@ def build(config: ConfigDict) -> Experiment:
     devices = Devices.create(config.parallel.devices, config.parallel.norm_scope, config.parallel.norm_group)
     train_share = devices.rows_of_host(training.batch_size, "training.batch_size")
     eval_share = devices.rows_of_host(config.evaluation.batch_size, "evaluation.batch_size")
-    if training.batch_size // devices.count % training.microbatches:
-        raise ConfigError(
-            f"training.microbatches is {training.microbatches} and does not divide the "
-            f"{training.batch_size // devices.count} images of a device."
-        )
-
     dataset = open_dataset(
         config.data.source, config.data.path, image_size=config.data.image_size, num_classes=config.data.num_classes
     )
@@ -54,27 +49,10 @@ def build(config: ConfigDict) -> Experiment:
     epoch_steps = len(dataset.train) / training.batch_size
     total_steps = training.steps or max(1, round(training.epochs * epoch_steps))
     learning_rate = schedule(config, epoch_steps, total_steps / epoch_steps)
-    optimizer = create_optimizer(
-        config.optimizer.name,
-        learning_rate,
-        momentum=config.optimizer.momentum,
-        nesterov=config.optimizer.nesterov,
-        weight_decay=config.optimizer.weight_decay,
-        decay_norm_and_bias=config.optimizer.decay_norm_and_bias,
-        clip_norm=config.optimizer.clip_norm,
-    )
+    optimizer = update_rule(config, learning_rate)
     model = network(config, len(dataset.classes), devices.norm_axis)
-    augment = Augment(
-        mean=tuple(config.data.mean or dataset.mean),
-        std=tuple(config.data.std or dataset.std),
-        num_classes=model.num_classes,
-        label_smoothing=training.label_smoothing,
-        **config.augment,
-    )
-    if len(augment.mean) != image_shape[-1] or len(augment.std) != image_shape[-1]:
-        raise ConfigError(
-            f"data.mean and data.std must have {image_shape[-1]} values, one a channel of {config.data.source}."
-        )
+    augment = augmentation(config, dataset, image_shape[-1], model.num_classes)
+    check_microbatches(training.microbatches, training.batch_size // devices.count)
 
     one_train_step = functools.partial(
         train_step,
@@ -121,6 +99,30 @@ def network(config: ConfigDict, num_classes: int, norm_axis: str | tuple[str, ..
             f"model.overrides.num_classes is {model.num_classes} and the data have {num_classes} classes."
         )
     return model
+
+
+def check_microbatches(microbatches: int, images: int) -> None:
+    """Raise ConfigError if the images of a device cannot be cut into equal parts."""
+    if images % microbatches:
+        raise ConfigError(
+            f"training.microbatches is {microbatches} and does not divide the {images} images of a device."
+        )
+
+
+def augmentation(config: ConfigDict, dataset: Dataset, channels: int, num_classes: int) -> Augment:
+    """Return what is done to a batch on the device."""
+    mean, std = tuple(config.data.mean or dataset.mean), tuple(config.data.std or dataset.std)
+    if len(mean) != channels or len(std) != channels:
+        raise ConfigError(f"data.mean and data.std must have {channels} values, one a channel of {config.data.source}.")
+    smoothing = config.training.label_smoothing
+    return Augment(mean=mean, std=std, num_classes=num_classes, label_smoothing=smoothing, **config.augment)
+
+
+def update_rule(config: ConfigDict, learning_rate: Callable) -> optax.GradientTransformation:
+    """Return the optimizer of a config."""
+    fields = dict(config.optimizer)
+    del fields["learning_rate"], fields["base_batch_size"]  # these made the schedule
+    return create_optimizer(fields.pop("name"), learning_rate, **fields)
 
 
 def schedule(config: ConfigDict, epoch_steps: float, epochs: float) -> Callable:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import recipes
-from resnet_jax import experiment
+from resnet_jax import wiring
 from resnet_jax.config import check_config
 from resnet_jax.data.sources import Dataset
 from resnet_jax.errors import ConfigError
@@ -53,16 +53,16 @@ def build(monkeypatch):
     def build(config, examples=IMAGENET_IMAGES, classes=1000):
         names = tuple(str(label) for label in range(classes))
         data = Dataset(Images(examples), Images(100), names, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-        monkeypatch.setattr(experiment, "open_dataset", lambda *args, **kwargs: data)
+        monkeypatch.setattr(wiring, "open_dataset", lambda *args, **kwargs: data)
         config.parallel.devices = 1
-        return experiment.build(config)
+        return wiring.build(config)
 
     return build
 
 
 def parameters(config, image_shape, classes):
     """The number of parameters of the network of a config, and the shape of its logits for two images."""
-    model = experiment.network(config, classes, None)
+    model = wiring.network(config, classes, None)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     logits, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), images)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])), logits.shape
@@ -114,7 +114,7 @@ def test_every_imagenet_network_can_be_trained_by_every_recipe(file, recipe):
     config = load(file, recipe)
     assert config.is_locked and config.model.name == file
     check_config(config)
-    experiment.network(config, 1000, None)
+    wiring.network(config, 1000, None)
 
 
 @pytest.mark.parametrize("file", IMAGENET_FILES)
@@ -361,7 +361,7 @@ def test_the_moving_average_of_torchvisions_second_recipe_forgets_in_32_steps_wh
 def test_an_imagenet_recipe_has_its_rates_from_the_first_step_of_an_epoch_to_the_last(recipe, rates):
     config = recipes.imagenet(recipe, "resnet50")
     per_epoch = IMAGENET_IMAGES / config.training.batch_size
-    schedule = jax.jit(experiment.schedule(config, per_epoch, config.training.epochs))
+    schedule = jax.jit(wiring.schedule(config, per_epoch, config.training.epochs))
     for epoch, rate in rates.items():
         first, last = math.ceil(epoch * per_epoch), math.ceil((epoch + 1) * per_epoch) - 2
         np.testing.assert_allclose([schedule(first), schedule(last)], rate, rtol=1e-5)
@@ -370,7 +370,7 @@ def test_an_imagenet_recipe_has_its_rates_from_the_first_step_of_an_epoch_to_the
 def test_the_rate_of_the_first_recipes_grows_with_the_batch():
     config = recipes.imagenet_torchvision_v1()
     config.training.batch_size = 1024
-    np.testing.assert_allclose(experiment.schedule(config, 1251.0, 90.0)(0), 0.4, rtol=1e-6)
+    np.testing.assert_allclose(wiring.schedule(config, 1251.0, 90.0)(0), 0.4, rtol=1e-6)
 
 
 # 1,281,167 images times the epochs over the batch.
