@@ -1,5 +1,6 @@
-"""The blocks of residual networks: the basic and the bottleneck block, and what their shortcuts do."""
+"""The blocks of residual networks: the basic and the bottleneck block, their shortcuts, and squeeze-and-excitation."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from resnet_jax.models.convolution import Conv
+from resnet_jax.models.convolution import Conv, kaiming_fan_out
 
 Maps = Float[Array, "batch height width channels"]
 OutMaps = Float[Array, "batch out_height out_width out_channels"]
@@ -28,10 +29,35 @@ def pad_channels(x: Maps, channels: int, stride: int, both_sides: bool) -> OutMa
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, missing - before)))
 
 
+def average(x: Maps, stride: int) -> OutMaps:
+    """Average squares of `stride` pixels a side; those that the border cuts have the mean of what is left of them."""
+    return nn.avg_pool(x, (stride, stride), (stride, stride), "SAME", count_include_pad=False)
+
+
 def drop_path(x: Maps, rate: float, key: jax.Array) -> Maps:
     """Zero whole examples with probability `rate` and scale the others up (Huang et al. 2016, arXiv:1603.09382)."""
     keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0], 1, 1, 1))
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate that sees the mean of every channel (Hu et al. 2018, arXiv:1709.01507, section 3).
+
+    gates = sigmoid(W2 relu(W1 means + b1) + b2). The hidden layer has `channels / reduction` units, rounded to a
+    multiple of 8 and at least 8, as timm rounds them. Both layers are 1x1 convolutions, as in timm's files.
+    """
+
+    reduction: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Maps) -> Maps:
+        """Return `x` with its channels scaled."""
+        channels = x.shape[-1]
+        hidden = max(8, int(channels / self.reduction + 4) // 8 * 8)
+        dense = functools.partial(nn.Conv, kernel_size=(1, 1), dtype=self.dtype, kernel_init=kaiming_fan_out)
+        means = jnp.mean(x, axis=(1, 2), keepdims=True)
+        return x * nn.sigmoid(dense(channels, name="fc2")(nn.relu(dense(hidden, name="fc1")(means))))
 
 
 class Block(nn.Module):
@@ -42,10 +68,14 @@ class Block(nn.Module):
       channels: width of the stage ("planes" in torch); the output has `channels * expansion` channels.
       stride: spatial stride of the block.
       shortcut: one of `SHORTCUTS`; "B" projects where the shape changes, "C" always, "none" leaves the block plain.
+      avg_down: a projection that strides averages 2x2 pixels first instead of skipping three of them: ResNet-D
+        (He et al. 2018, arXiv:1812.01187, section 4.1).
       preactivation: BN-ReLU-conv instead of conv-BN-ReLU (He et al. 2016, arXiv:1603.05027, figure 4e). A projection
         then reads the activated input and has no BatchNorm of its own.
       zero_init_last: start the scale of the last BatchNorm at 0, so that the block begins as its shortcut
         (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
+      se_reduction: squeeze-and-excitation at the end of the residual branch, with `1 / se_reduction` of its channels; 0
+        leaves it out.
       drop_path: probability with which the residual branch of an example is dropped in training.
       cardinality, base_width: groups of the 3x3, and channels per group in a stage of width 64 (bottleneck only).
       stride_in_1x1: stride in the first 1x1 (v1) and not in the 3x3 (v1.5) (bottleneck only).
@@ -56,8 +86,10 @@ class Block(nn.Module):
     channels: int
     stride: int = 1
     shortcut: str = "B"
+    avg_down: bool = False
     preactivation: bool = False
     zero_init_last: bool = False
+    se_reduction: int = 0
     drop_path: float = 0.0
     cardinality: int = 1
     base_width: int = 64
@@ -92,12 +124,18 @@ class Block(nn.Module):
                 y = bn(conv(y), use_running_average=not train)
                 y = y if last else nn.relu(y)
 
+        if self.se_reduction:
+            y = SqueezeExcite(self.se_reduction, self.dtype, name="se")(y)
         if train and self.drop_path > 0:
             y = drop_path(y, self.drop_path, self.make_rng("dropout"))
         if projects:
-            shortcut = Conv(out_channels, 1, self.stride, dtype=self.dtype, name="shortcut_conv")(shortcut)
+            name, stride = "shortcut", self.stride
+            if self.avg_down:
+                name, stride = "averaged_shortcut", 1
+                shortcut = average(shortcut, self.stride)
+            shortcut = Conv(out_channels, 1, stride, dtype=self.dtype, name=f"{name}_conv")(shortcut)
             if not self.preactivation:
-                shortcut = self.norm(name="shortcut_bn")(shortcut, use_running_average=not train)
+                shortcut = self.norm(name=f"{name}_bn")(shortcut, use_running_average=not train)
         elif changes and self.shortcut != "none":
             shortcut = pad_channels(shortcut, out_channels, self.stride, both_sides=self.shortcut == "A_both")
         if self.shortcut != "none":

@@ -19,6 +19,14 @@ IMAGENET_DEPTHS = {
     152: dict(stage_sizes=(3, 8, 36, 3), block="bottleneck"),
     200: dict(stage_sizes=(3, 24, 36, 3), block="bottleneck"),
 }
+# What the letter after a depth says in timm. "c" and "d" are of He et al. 2018 (arXiv:1812.01187), figure 2, "s" of
+# Gluon and "t" of timm.
+DEEP = {
+    "c": dict(stem="deep"),
+    "d": dict(stem="deep", avg_down=True),
+    "s": dict(stem="deep", stem_hidden=(64, 64), stem_width=128),
+    "t": dict(stem="deep", stem_hidden=(24, 32), avg_down=True),
+}
 
 
 def cifar(depth: int, **fields: Any) -> dict[str, Any]:
@@ -31,6 +39,11 @@ def cifar(depth: int, **fields: Any) -> dict[str, Any]:
     return common | dict(stage_sizes=((depth - 2) // per_stage,) * 3) | fields
 
 
+def resnext(depth: int, cardinality: int, base_width: int) -> dict[str, Any]:
+    """The ResNet of `depth` layers in `cardinality` groups (Xie et al. 2017, arXiv:1611.05431, table 1)."""
+    return IMAGENET_DEPTHS[depth] | dict(cardinality=cardinality, base_width=base_width)
+
+
 def _networks() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
     names = {}
     for depth, fields in IMAGENET_DEPTHS.items():
@@ -39,9 +52,22 @@ def _networks() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
         names[f"plain{depth}"] = fields | dict(shortcut="none")
         if fields["block"] == "bottleneck":
             names[f"resnet{depth}_v1"] = fields | dict(stride_in_1x1=True)
+    for depth in (18, 34, 50, 101, 152):
+        names[f"resnet{depth}d"] = IMAGENET_DEPTHS[depth] | DEEP["d"]
+        names[f"resnetv2_{depth}d"] = IMAGENET_DEPTHS[depth] | DEEP["d"] | dict(preactivation=True)
+        names[f"seresnet{depth}"] = IMAGENET_DEPTHS[depth] | dict(se_reduction=16)
+    names["resnet26t"] = dict(stage_sizes=(2, 2, 2, 2), block="bottleneck") | DEEP["t"]
+    for letter in "cst":
+        names[f"resnet50{letter}"] = IMAGENET_DEPTHS[50] | DEEP[letter]
+    # Xie et al. 2017, table 3: other cardinalities at the same cost. 1x64d is ResNet itself.
+    for cardinality, base_width in ((1, 64), (2, 40), (4, 24), (8, 14)):
+        for depth in (50, 101):
+            names[f"resnext{depth}_{cardinality}x{base_width}d"] = resnext(depth, cardinality, base_width)
     for depth, cardinality, base_width in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 64, 4)):
-        fields = IMAGENET_DEPTHS[depth] | dict(cardinality=cardinality, base_width=base_width)
+        fields = resnext(depth, cardinality, base_width)
         names[f"resnext{depth}_{cardinality}x{base_width}d"] = fields
+        names[f"seresnext{depth}_{cardinality}x{base_width}d"] = fields | dict(se_reduction=16)
+    names["resnext50d_32x4d"] = resnext(50, 32, 4) | DEEP["d"]
     for depth in (50, 101):
         names[f"wide_resnet{depth}_2"] = IMAGENET_DEPTHS[depth] | dict(base_width=128)
     for depth in (8, 20, 32, 44, 56, 110, 1202):
@@ -50,6 +76,11 @@ def _networks() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
     names["cifar_preact_resnet110"] = cifar(110, preactivation=True)
     for depth in (164, 1001):
         names[f"cifar_preact_resnet{depth}"] = cifar(depth, preactivation=True, block="bottleneck", shortcut="B")
+    for cardinality in (8, 16):  # Xie et al. 2017, section 5.3
+        fields = dict(stage_widths=(64, 128, 256), stem_width=64, shortcut="B", cardinality=cardinality)
+        names[f"cifar_resnext29_{cardinality}x64d"] = cifar(29, block="bottleneck", **fields)
+    # Zagoruyko and Komodakis 2016 (arXiv:1605.07146), table 1: their 28 layers count three projections and no head.
+    names["cifar_wrn28_10"] = cifar(26, stage_widths=(160, 320, 640), preactivation=True, shortcut="B")
     return {name: (ResNet, fields) for name, fields in names.items()}
 
 

@@ -1,4 +1,4 @@
-"""ResNet: one module whose field values make v1, v1.5, v2, ResNeXt, wide, CIFAR and plain networks."""
+"""ResNet: one module whose field values make v1, v1.5, v2, ResNeXt, SE, wide, deep-stem, CIFAR and plain networks."""
 
 import functools
 import math
@@ -11,9 +11,10 @@ from jaxtyping import Array, Float
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, BottleneckBlock
 from resnet_jax.models.convolution import Conv
+from resnet_jax.models.stems import DeepStem
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
-STEMS = ("imagenet", "cifar")
+STEMS = ("imagenet", "deep", "cifar")
 
 Images = Float[Array, "batch height width channels"]
 
@@ -29,12 +30,17 @@ class ResNet(nn.Module):
       stage_widths: channels of each stage, before the block's expansion.
       block: "basic" or "bottleneck".
       num_classes: logits; 0 leaves the head out and returns the pooled features.
-      stem: "imagenet" (7x7 stride 2, then max-pool 3x3 stride 2) or "cifar" (3x3).
+      stem: "imagenet" (7x7 stride 2, then max-pool 3x3 stride 2), "deep" (three 3x3 for the 7x7: He et al. 2018,
+        arXiv:1812.01187) or "cifar" (3x3).
       stem_width: channels of the stem.
+      stem_hidden: channels of a deep stem's convolutions before the last.
       cardinality: groups of the bottleneck's 3x3 (Xie et al. 2017, arXiv:1611.05431).
       base_width: channels per group of the bottleneck's 3x3 in a stage of width 64.
       shortcut: "A" (zero channels after), "A_both" (zero channels on both sides), "B" (projection where the shape
         changes), "C" (projection always), "none" (plain network).
+      avg_down: projections average 2x2 pixels where they would stride: ResNet-D (arXiv:1812.01187).
+      se_reduction: squeeze-and-excitation in every block, with `1 / se_reduction` of its channels (Hu et al. 2018,
+        arXiv:1709.01507); 0 leaves it out.
       preactivation: v2 (He et al. 2016, arXiv:1603.05027).
       stride_in_1x1: stride in the first 1x1 of a bottleneck (v1); else in its 3x3 (v1.5).
       zero_init_last: start the scale of each block's last BatchNorm at 0 (Goyal et al. 2017, arXiv:1706.02677).
@@ -53,9 +59,12 @@ class ResNet(nn.Module):
     num_classes: int = 1000
     stem: str = "imagenet"
     stem_width: int = 64
+    stem_hidden: tuple[int, ...] = (32, 32)
     cardinality: int = 1
     base_width: int = 64
     shortcut: str = "B"
+    avg_down: bool = False
+    se_reduction: int = 0
     preactivation: bool = False
     stride_in_1x1: bool = False
     zero_init_last: bool = False
@@ -75,12 +84,16 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             axis_name=self.norm_axis,
         )
-        kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        self.stem_conv = Conv(self.stem_width, kernel_size, stride, dtype=self.dtype)
+        if self.stem == "deep":
+            self.stem_conv = DeepStem(norm, (*self.stem_hidden, self.stem_width), self.dtype)
+        else:
+            kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+            self.stem_conv = Conv(self.stem_width, kernel_size, stride, dtype=self.dtype)
         if not self.preactivation:
             self.stem_bn = norm()
 
-        fields = dict(norm=norm, shortcut=self.shortcut, preactivation=self.preactivation, dtype=self.dtype)
+        fields = dict(norm=norm, preactivation=self.preactivation, dtype=self.dtype)
+        fields |= dict(shortcut=self.shortcut, avg_down=self.avg_down, se_reduction=self.se_reduction)
         fields |= dict(cardinality=self.cardinality, base_width=self.base_width, stride_in_1x1=self.stride_in_1x1)
         self.stages = tuple(
             tuple(f"stage{stage}_block{i + 1}" for i in range(size))
@@ -106,11 +119,12 @@ class ResNet(nn.Module):
 
     def features(self, images: Images, train: bool = False) -> dict[str, Float[Array, "batch _ _ _"]]:
         """Return feature maps by name: "stem" (before its max-pool), "stage1", "stage2", and so on, in `dtype`."""
-        x = self.stem_conv(images.astype(self.dtype))
+        x = images.astype(self.dtype)
+        x = self.stem_conv(x, train) if self.stem == "deep" else self.stem_conv(x)
         if not self.preactivation:
             x = nn.relu(self.stem_bn(x, use_running_average=not train))
         maps = {"stem": x}
-        if self.stem == "imagenet":
+        if self.stem != "cifar":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for i, names in enumerate(self.stages, start=1):
             for name in names:
@@ -136,8 +150,17 @@ def check(net: ResNet) -> None:
         raise ConfigError(
             f"stage_sizes is {net.stage_sizes} and stage_widths {net.stage_widths}: give every stage one of each."
         )
-    if min(*net.stage_sizes, *net.stage_widths, net.stem_width, net.cardinality, net.base_width) < 1:
-        raise ConfigError("stage_sizes, stage_widths, stem_width, cardinality and base_width must be 1 or more.")
+    stem = (net.stem_width, *net.stem_hidden)
+    if min(*net.stage_sizes, *net.stage_widths, *stem, net.cardinality, net.base_width) < 1:
+        raise ConfigError(
+            "stage_sizes, stage_widths, stem_width, stem_hidden, cardinality and base_width must be 1 or more."
+        )
+    if net.stem != "deep" and net.stem_hidden != ResNet.stem_hidden:
+        raise ConfigError("stem_hidden belongs to deep stems: set stem to deep.")
+    if net.avg_down and net.shortcut not in ("B", "C"):
+        raise ConfigError(f"avg_down changes projections, and shortcut {net.shortcut} has none: use shortcut B or C.")
+    if net.se_reduction < 0:
+        raise ConfigError(f"se_reduction is {net.se_reduction}: use 1 or more, or 0 for blocks without gates.")
     if net.block == "basic" and (net.cardinality, net.base_width, net.stride_in_1x1) != (1, 64, False):
         raise ConfigError("cardinality, base_width and stride_in_1x1 belong to bottlenecks: set block to bottleneck.")
     if net.preactivation and net.zero_init_last:

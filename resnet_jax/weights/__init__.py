@@ -17,6 +17,9 @@ from resnet_jax.weights.names import from_torch, to_torch, torch_name, torchvisi
 
 Variables = dict[str, Any]
 
+# The kernel that sees the image, by kind of stem: its shape tells the channels of an image.
+FIRST_KERNELS = ("stem_conv/kernel", "stem_conv/conv1/kernel")
+
 
 def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> None:
     """Write the parameters and BatchNorm statistics of `model` under torchvision's names and in torch's layout.
@@ -28,7 +31,7 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
     if Path(file).suffix != ".safetensors":
         raise DataError(f"weights are written as safetensors: end the name of {file} with .safetensors.")
     arrays = arrays_of(variables)
-    channels = arrays["stem_conv/kernel"].shape[2]
+    channels = next(arrays[path] for path in FIRST_KERNELS if path in arrays).shape[2]
     wanted = {path: array.shape for path, array in arrays_of(shapes(model, channels)).items()}
     differing = sorted(set(wanted.items()) ^ {(path, array.shape) for path, array in arrays.items()})
     if differing:
@@ -45,7 +48,7 @@ def load_weights(model: nn.Module, file: str | Path) -> Variables:
     Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped.
     """
     found = {torchvision_name(name): array for name, array in read_arrays(file).items()}
-    stem = found.get("conv1.weight")
+    stem = next((found[name] for name in map(torch_name, FIRST_KERNELS) if name in found), None)
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
     loaded = {}
     for name, wanted in arrays_of(shapes(model, channels)).items():

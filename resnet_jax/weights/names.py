@@ -5,14 +5,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-# (pattern of the Flax path without its last part, torchvision's name). "stage2_block1/conv3" is "layer2.0.conv3".
+# (pattern of the Flax path without its last part, torchvision's name). "stage2_block1/conv3" is "layer2.0.conv3". What
+# torchvision does not have is named as timm names it. There a deep stem is a list of convolution, BatchNorm and ReLU in
+# turn, and an averaged shortcut one of average, convolution and BatchNorm.
 MODULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     (r"stem_conv", "conv1"),
+    (r"stem_conv/conv(\d+)", lambda m: f"conv1.{3 * int(m[1]) - 3}"),
+    (r"stem_conv/bn(\d+)", lambda m: f"conv1.{3 * int(m[1]) - 2}"),
     (r"stem_bn", "bn1"),
     (r"stage(\d+)_block(\d+)/shortcut_conv", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.downsample.0"),
     (r"stage(\d+)_block(\d+)/shortcut_bn", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.downsample.1"),
+    (r"stage(\d+)_block(\d+)/averaged_shortcut_conv", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.downsample.1"),
+    (r"stage(\d+)_block(\d+)/averaged_shortcut_bn", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.downsample.2"),
+    (r"stage(\d+)_block(\d+)/se/(fc\d)", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.se.{m[3]}"),
     (r"stage(\d+)_block(\d+)/(conv\d|bn\d)", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.{m[3]}"),
-    (r"last_bn", "norm"),  # pre-activation only, which torchvision does not have: this is timm's name
+    (r"last_bn", "norm"),  # pre-activation only
     (r"head", "fc"),
 )
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

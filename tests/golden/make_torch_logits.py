@@ -1,4 +1,4 @@
-"""Writes torch_logits.npz: what torch's networks compute from weights that a formula gives: none are stored.
+"""Writes torch_logits.npz: what torch's networks compute from weights that a formula gives, and what they cost.
 
 Run it in an environment of its own, in this folder (the project does not need torch):
 
@@ -7,8 +7,9 @@ Run it in an environment of its own, in this folder (the project does not need t
     torchenv/bin/pip install --no-deps torchvision==0.28.0 timm==1.0.31
     torchenv/bin/python make_torch_logits.py
 
-Torch computes in float64, from float32 weights and images, so that the reference carries no rounding of its own.
-`tensor`, `images` and `labels` are what the test rebuilds the same problem with; they need NumPy only.
+The weights are not stored. Torch computes in float64, from float32 weights and images, so that the reference carries no
+rounding of its own. `tensor`, `images` and `labels` are what the test rebuilds the same problem with; they need NumPy
+only.
 """
 
 import re
@@ -24,8 +25,24 @@ LOGITS = {
     "resnet50": (64, 75),
     "resnext50_32x4d": (64, 75),
     "resnetv2_50": (64, 75),
+    "resnet18d": (75,),
+    "resnet50d": (64, 75),
+    "resnet26t": (64, 75),
+    "resnet50s": (75,),
+    "seresnet18": (75,),
+    "seresnet50": (64, 75),
+    "seresnext50_32x4d": (64, 75),
+    "resnetv2_50d": (64, 75),
     "cifar_resnet20": (32, 37),
 }
+# Names in the registry and in timm: the networks whose parameters and multiply-adds at 224x224 are counted.
+COUNTED = (
+    *(f"resnet{depth}d" for depth in (18, 34, 50, 101, 152)),
+    *("resnet26t", "resnet50c", "resnet50s", "resnet50t", "resnext50d_32x4d"),
+    *(f"resnetv2_{depth}d" for depth in (18, 34, 50, 101, 152)),
+    *(f"seresnet{depth}" for depth in (18, 34, 50, 101, 152)),
+    *(f"seresnext{kind}" for kind in ("50_32x4d", "101_32x4d", "101_32x8d", "101_64x4d")),
+)
 # Name in the registry: the size of the images of the one training step that is kept.
 TRAINING = {"resnet18": 64, "cifar_resnet20": 32}
 TRAINING_BATCH = 8
@@ -56,10 +73,17 @@ def labels(count: int) -> np.ndarray:
     return np.arange(count) * 7 % 10
 
 
-def from_timm(name: str) -> str:
-    """Return the torchvision-like name of a tensor in timm's pre-activation networks."""
+def from_timm(network: str, name: str) -> str:
+    """Return the torchvision-like name of a tensor in one of timm's pre-activation networks."""
     name = re.sub(r"stages\.(\d+)\.blocks", lambda m: f"layer{int(m[1]) + 1}", name)
-    for theirs, ours in (("stem.conv.", "conv1."), ("head.fc.", "fc."), (".downsample.conv.", ".downsample.0.")):
+    projection = 1 if network.endswith("d") else 0  # it follows the average
+    for theirs, ours in (
+        ("stem.conv.", "conv1."),
+        *((f"stem.conv{i}.", f"conv1.{3 * i - 3}.") for i in (1, 2, 3)),
+        *((f"stem.norm{i}.", f"conv1.{3 * i - 2}.") for i in (1, 2)),
+        ("head.fc.", "fc."),
+        (".downsample.conv.", f".downsample.{projection}."),
+    ):
         name = name.replace(theirs, ours)
     return re.sub(r"\.norm(\d)\.", r".bn\1.", name)
 
@@ -103,18 +127,37 @@ def filled(name: str):
 
     if name == "cifar_resnet20":
         network = cifar_resnet20()
-    elif name.startswith("resnetv2"):
-        network = timm.create_model(name)
-    else:
+    elif name in torchvision.models.list_models():
         network = torchvision.models.get_model(name)
+    else:
+        network = timm.create_model(name)
     for key, value in network.state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue
-        key = from_timm(key) if name.startswith("resnetv2") else key
+        key = from_timm(name, key) if name.startswith("resnetv2") else key
         # timm's head is a 1x1 convolution, and ours a matrix.
         shape = value.shape[:2] if key == "fc.weight" else value.shape
         value.copy_(torch.from_numpy(tensor(key, tuple(shape))).reshape(value.shape))
     return network.double()
+
+
+def costs(name: str) -> tuple[int, int]:
+    """Return the parameters of timm's network called `name`, and its multiply-adds for one image of 224x224."""
+    import timm
+    import torch
+
+    counts = []
+
+    def count(module, inputs, output):
+        counts.append(output.numel() * module.weight[0].numel())
+
+    with torch.device("meta"):
+        network = timm.create_model(name).eval()
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                module.register_forward_hook(count)
+        network(torch.empty(1, 3, 224, 224))
+    return sum(parameter.numel() for parameter in network.parameters()), sum(counts)
 
 
 def main() -> None:
@@ -147,7 +190,9 @@ def main() -> None:
         for key, buffer in network.named_buffers():
             if not key.endswith("num_batches_tracked"):
                 golden[f"{name}/statistics/{key}"] = buffer.numpy()
-    np.savez_compressed(GOLDEN, **{key: np.float32(value) for key, value in golden.items()})
+    golden = {key: np.float32(value) for key, value in golden.items()}
+    golden |= {f"{name}/costs": np.array(costs(name)) for name in COUNTED}
+    np.savez_compressed(GOLDEN, **golden)
 
 
 if __name__ == "__main__":

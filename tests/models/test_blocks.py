@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, Block, BottleneckBlock, drop_path, pad_channels
+from resnet_jax.models.blocks import (
+    SHORTCUTS,
+    BasicBlock,
+    Block,
+    BottleneckBlock,
+    SqueezeExcite,
+    average,
+    drop_path,
+    pad_channels,
+)
 from tests.models.reference import convolve, normalize, relu, scrambled
 
 NORM = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
@@ -25,12 +34,27 @@ def with_variables(block, x):
     return block, scrambled(jax.eval_shape(lambda: block.init(jax.random.key(0), x, False)))
 
 
+def gated(y, params):
+    """Hu et al. 2018, equations 2 to 4."""
+    first, second = (params[name]["kernel"][0, 0] for name in ("fc1", "fc2"))
+    logits = relu(y.mean(axis=(1, 2)) @ first + params["fc1"]["bias"]) @ second + params["fc2"]["bias"]
+    return y / (1 + np.exp(-logits))[:, None, None]
+
+
+def averaged(x, size):
+    """Means of squares; a slice ends at the border."""
+    starts = range(0, x.shape[1], size)
+    squares = [[x[:, i : i + size, j : j + size].mean(axis=(1, 2)) for j in starts] for i in starts]
+    return np.moveaxis(np.array(squares), 2, 0)
+
+
 def expected(block, variables, x):
     """The block's equation: He et al. 2015, equations 1 and 2, or He et al. 2016, figure 4e."""
     params, statistics = variables["params"], variables["batch_stats"]
     strides = {"bn1": block.stride} if block.expansion == 1 or block.stride_in_1x1 else {"bn2": block.stride}
     out_channels = block.channels * block.expansion
-    projects = "shortcut_conv" in params
+    projection = "averaged_shortcut" if block.avg_down else "shortcut"
+    projects = f"{projection}_conv" in params
 
     def bn(name, y):
         return normalize(y, params[name], statistics[name])
@@ -45,9 +69,11 @@ def expected(block, variables, x):
         if not block.preactivation:
             y = bn(f"bn{i}", y)
             y = y if f"bn{i + 1}" not in params else relu(y)
+    y = gated(y, params["se"]) if block.se_reduction else y
     if projects:
-        shortcut = convolve(shortcut, params["shortcut_conv"]["kernel"], block.stride)
-        shortcut = shortcut if block.preactivation else bn("shortcut_bn", shortcut)
+        shortcut = averaged(shortcut, block.stride) if block.avg_down else shortcut[:, :: block.stride, :: block.stride]
+        shortcut = convolve(shortcut, params[f"{projection}_conv"]["kernel"])
+        shortcut = shortcut if block.preactivation else bn(f"{projection}_bn", shortcut)
     elif block.shortcut != "none":
         added = out_channels - x.shape[-1]
         before = {"A": 0, "A_both": added // 2}.get(block.shortcut, 0)
@@ -76,6 +102,16 @@ def test_a_grouped_bottleneck_block_computes_its_equation(preactivation, stride_
     np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
 
 
+@pytest.mark.parametrize("fields", [dict(avg_down=True), dict(se_reduction=16), dict(avg_down=True, se_reduction=16)])
+@pytest.mark.parametrize("preactivation", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", [BasicBlock, BottleneckBlock])
+def test_a_block_with_averages_and_gates_computes_its_equation(kind, stride, preactivation, fields):
+    x = noise(2, 5, 5, 4)
+    block, variables = with_variables(kind(NORM, 8, stride, preactivation=preactivation, **fields), x)
+    np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
+
+
 def test_shortcut_a_puts_the_zero_channels_after():
     x = jnp.arange(1.0, 13.0).reshape(1, 2, 3, 2)
     y = pad_channels(x, 5, 2, both_sides=False)
@@ -86,6 +122,25 @@ def test_shortcut_a_both_puts_half_of_the_zero_channels_before():
     x = jnp.arange(1.0, 13.0).reshape(1, 2, 3, 2)
     y = pad_channels(x, 6, 2, both_sides=True)
     np.testing.assert_array_equal(y, [[[[0, 0, 1, 2, 0, 0], [0, 0, 5, 6, 0, 0]]]])
+
+
+def test_squares_that_the_border_cuts_average_what_is_left_of_them():
+    x = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)
+    np.testing.assert_array_equal(average(x, 2)[0, :, :, 0], [[3, 4.5], [7.5, 9]])
+    np.testing.assert_array_equal(average(x[:, :2, :2], 2)[0, :, :, 0], [[3]])
+    np.testing.assert_array_equal(average(x, 1), x)
+
+
+@pytest.mark.parametrize(
+    ("channels", "reduction", "hidden"),
+    [(256, 16, 16), (64, 16, 8), (2048, 16, 128), (320, 16, 24), (304, 16, 16), (256, 4, 64), (8, 16, 8)],
+)
+def test_the_hidden_layer_of_squeeze_and_excitation_is_rounded_to_eights(channels, reduction, hidden):
+    """As timm's `make_divisible(channels / reduction, 8, round_limit=0)` gives them."""
+    x = jnp.zeros((1, 1, 1, channels))
+    params = jax.eval_shape(lambda: SqueezeExcite(reduction).init(jax.random.key(0), x))["params"]
+    assert params["fc1"]["kernel"].shape == (1, 1, channels, hidden)
+    assert params["fc2"]["kernel"].shape == (1, 1, hidden, channels)
 
 
 def projections(shortcut, **fields):

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
 from resnet_jax import create_model
 from resnet_jax.models.cost import multiply_adds, parameters
+from tests.golden.make_torch_logits import COUNTED, GOLDEN
 
 # torchvision 0.28 gives billions of multiply-adds at 224x224, to three places, as `_ops` of each weight.
 TORCHVISION = {
@@ -21,6 +23,12 @@ TORCHVISION = {
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_multiply_adds_are_those_of_torchvision(name):
     assert round(multiply_adds(create_model(name), 224) / 1e9, 3) == TORCHVISION[name]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_multiply_adds_are_those_of_timm_to_the_unit(name):
+    with np.load(GOLDEN) as golden:
+        assert multiply_adds(create_model(name), 224) == golden[f"{name}/costs"][1]
 
 
 def test_multiply_adds_of_a_cifar_network_are_those_of_its_layers():

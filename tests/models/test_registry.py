@@ -14,7 +14,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import NETWORKS
 from resnet_jax.models.resnet import check
 from resnet_jax.weights.names import to_torch, torch_name
-from tests.golden.make_torch_logits import from_timm
+from tests.golden.make_torch_logits import COUNTED, GOLDEN, from_timm
 
 LISTINGS = Path(__file__).parents[2].parent / "shared" / "reference" / "state_dict_keys"
 
@@ -61,7 +61,16 @@ PUBLISHED = {
     # He et al. 2016, table 4: 1.7 M for both
     "cifar_preact_resnet110": 1_727_962,
     "cifar_preact_resnet164": 1_703_258,
+    # Xie et al. 2017, table 7: 34.4 M and 68.1 M; 1x64d is ResNet
+    "cifar_resnext29_8x64d": 34_426_698,
+    "cifar_resnext29_16x64d": 68_155_210,
+    "resnext50_1x64d": 25_557_032,
+    "resnext101_1x64d": 44_549_160,
+    # Zagoruyko and Komodakis 2016, table 4: 36.5 M
+    "cifar_wrn28_10": 36_479_194,
 }
+with np.load(GOLDEN) as golden:
+    PUBLISHED |= {name: int(golden[f"{name}/costs"][0]) for name in COUNTED}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -90,10 +99,6 @@ def test_a_plain_network_lacks_only_the_projections(name, expected):
     assert count(name) == expected
 
 
-RESNEXT29 = dict(stage_sizes=(3, 3, 3), stage_widths=(64, 128, 256), stem_width=64, block="bottleneck", shortcut="B")
-WRN_28_10 = dict(stage_sizes=(4, 4, 4), stage_widths=(160, 320, 640), preactivation=True, shortcut="B")
-
-
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -101,15 +106,17 @@ WRN_28_10 = dict(stage_sizes=(4, 4, 4), stage_widths=(160, 320, 640), preactivat
         # One 1x1 convolution and BatchNorm more in stages 2 and 3; chenyaofo/pytorch-cifar-models gives this number.
         (dict(shortcut="B"), 272_474),
         (dict(num_classes=100), 269_722 + 90 * 65),
-        (RESNEXT29 | dict(cardinality=4), 17_562_442),
-        (RESNEXT29 | dict(cardinality=8), 34_426_698),
-        (RESNEXT29 | dict(cardinality=8, num_classes=100), 34_518_948),
-        (RESNEXT29 | dict(cardinality=16), 68_155_210),
-        (WRN_28_10, 36_479_194),  # WRN-28-10 of Zagoruyko and Komodakis 2016: 36.5 M
     ],
 )
 def test_overrides_of_a_cifar_network_make_the_published_ones(overrides, expected):
     assert count("cifar_resnet20", **overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"), [(dict(cardinality=4), 17_562_442), (dict(num_classes=100), 34_518_948)]
+)
+def test_overrides_of_resnext29_make_the_published_ones(overrides, expected):
+    assert count("cifar_resnext29_8x64d", **overrides) == expected
 
 
 # Listings of other libraries: ours, theirs
@@ -118,9 +125,10 @@ LISTED = {
     **{name: f"tv_{name}" for name in ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")},
     **{name: f"tv_{name}" for name in ("wide_resnet50_2", "wide_resnet101_2")},
     "resnext101_32x4d": "timm_resnext101_32x4d",
-    "resnetv2_18": "timm_resnetv2_18",
-    "resnetv2_50": "timm_resnetv2_50",
-    "resnetv2_101": "timm_resnetv2_101",
+    **{f"resnetv2_{kind}": f"timm_resnetv2_{kind}" for kind in ("18", "18d", "50", "50d", "101")},
+    **{f"resnet{kind}": f"timm_resnet{kind}" for kind in ("18d", "34d", "50d", "101d", "26t", "50c", "50s", "50t")},
+    "resnext50d_32x4d": "timm_resnext50d_32x4d",
+    **{f"seres{kind}": f"timm_seres{kind}" for kind in ("net50", "next50_32x4d", "next101_32x4d")},
 }
 
 
@@ -133,7 +141,7 @@ def listing(file):
     found = {name: ast.literal_eval(shape) for name, shape in entries if not name.endswith("num_batches_tracked")}
     if file.startswith("timm_resnetv2"):
         # timm's head is a 1x1 convolution.
-        found = {from_timm(name): shape[:2] if "head.fc" in name else shape for name, shape in found.items()}
+        found = {from_timm(file, name): shape[:2] if "head.fc" in name else shape for name, shape in found.items()}
     return found
 
 
@@ -165,6 +173,13 @@ def test_a_cifar_network_has_as_many_layers_as_its_name_says(depth):
     assert sum(path.endswith("kernel") for path in params) == depth
 
 
+@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize("kind", ["2x40d", "4x24d", "8x14d"])
+def test_other_cardinalities_cost_about_as_much_as_resnet(kind, depth):
+    """Xie et al. 2017, table 2: width is traded for cardinality at the same complexity."""
+    assert count(f"resnext{depth}_{kind}") == pytest.approx(count(f"resnet{depth}"), rel=0.02)
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152, 200])
 @pytest.mark.parametrize("family", ["resnet", "resnetv2_"])
 def test_an_imagenet_network_has_as_many_layers_as_its_name_says(family, depth):
@@ -174,7 +189,13 @@ def test_an_imagenet_network_has_as_many_layers_as_its_name_says(family, depth):
 
 
 def test_patterns_list_the_names_that_match_them_in_order():
-    assert list_models("resnext*") == ["resnext50_32x4d", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"]
+    assert list_models("resnext*_[36]*") == [
+        "resnext50_32x4d",
+        "resnext50d_32x4d",
+        "resnext101_32x4d",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+    ]
     assert list_models("wide_resnet*_2") == ["wide_resnet50_2", "wide_resnet101_2"]
     assert list_models("resnet[13]*[48]") == ["resnet18", "resnet34"]
     assert list_models("cifar_resnet?0") == ["cifar_resnet20"]

@@ -67,6 +67,7 @@ def test_half_precision_gives_nearly_the_logits_of_full_precision():
         (dict(stem="imagenet"), 33, dict(stem=(17, 8), stage1=(9, 8), stage2=(5, 16))),
         (dict(stem="imagenet"), 32, dict(stem=(16, 8), stage1=(8, 8), stage2=(4, 16))),
         (dict(stem="imagenet", preactivation=True), 32, dict(stem=(16, 8), stage1=(8, 8), stage2=(4, 16))),
+        (dict(stem="deep", stem_hidden=(4, 6)), 33, dict(stem=(17, 8), stage1=(9, 8), stage2=(5, 16))),
         (dict(block="bottleneck"), 9, dict(stem=(9, 8), stage1=(9, 32), stage2=(5, 64))),
         (dict(shortcut="A"), 8, dict(stem=(8, 8), stage1=(8, 8), stage2=(4, 16))),
         (
@@ -103,6 +104,24 @@ def test_the_imagenet_stem_is_7x7_with_stride_2():
     kernel = variables["params"]["stem_conv"]["kernel"]
     assert kernel.shape == (7, 7, 3, 8)
     np.testing.assert_allclose(stem, convolve(images, kernel, 2), atol=1e-4)
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_the_deep_stem_is_three_3x3_of_which_the_first_strides(preactivation):
+    """He et al. 2018, figure 2b. Under pre-activation the last one is left as it is, like the 7x7."""
+    images = noise(1, 11, 11, 3)
+    model = tiny(stem="deep", stem_hidden=(4, 6), preactivation=preactivation)
+    variables = filled(model, images)
+    params, statistics = variables["params"], variables["batch_stats"]
+    x, deep = images, params["stem_conv"]
+    for i, stride in ((1, 2), (2, 1), (3, 1)):
+        x = convolve(x, deep[f"conv{i}"]["kernel"], stride)
+        if i < 3:
+            x = relu(normalize(x, deep[f"bn{i}"], statistics["stem_conv"][f"bn{i}"]))
+    if not preactivation:
+        x = relu(normalize(x, params["stem_bn"], statistics["stem_bn"]))
+    assert [deep[f"conv{i}"]["kernel"].shape[2:] for i in (1, 2, 3)] == [(3, 4), (4, 6), (6, 8)]
+    np.testing.assert_allclose(model.apply(variables, images, method="features")["stem"], x, atol=1e-4)
 
 
 def test_padding_of_the_max_pool_is_never_the_maximum():
@@ -240,7 +259,8 @@ def test_statistics_shared_over_an_axis_are_those_of_the_whole_batch():
 
 
 def test_the_first_stage_keeps_the_resolution_and_every_other_halves_it_once():
-    model = tiny(stage_sizes=(2, 3), block="bottleneck", stride_in_1x1=True, shortcut="C", cardinality=2, base_width=32)
+    fields = dict(stride_in_1x1=True, shortcut="C", cardinality=2, base_width=32, avg_down=True, se_reduction=4)
+    model = tiny(stage_sizes=(2, 3), block="bottleneck", **fields)
     bound = model.bind(filled(model, noise(1, 8, 8, 3)))
     blocks = [getattr(bound, name) for names in bound.stages for name in names]
     assert [block.name for block in blocks] == [f"stage1_block{i}" for i in (1, 2)] + [
@@ -249,7 +269,7 @@ def test_the_first_stage_keeps_the_resolution_and_every_other_halves_it_once():
     assert [block.stride for block in blocks] == [1, 1, 2, 1, 1]
     assert [block.channels for block in blocks] == [8, 8, 16, 16, 16]
     for block in blocks:
-        assert (block.stride_in_1x1, block.shortcut, block.cardinality, block.base_width) == (True, "C", 2, 32)
+        assert {field: getattr(block, field) for field in fields} == fields
 
 
 def test_a_network_of_zeroed_blocks_hands_its_stem_through():
@@ -308,12 +328,17 @@ def test_stochastic_depth_follows_its_key():
     ("fields", "message"),
     [
         (dict(block="wide"), r"block is 'wide': use one of basic, bottleneck\."),
-        (dict(stem="deep"), r"stem is 'deep': use one of imagenet, cifar\."),
+        (dict(stem="shallow"), r"stem is 'shallow': use one of imagenet, deep, cifar\."),
         (dict(shortcut="D"), r"shortcut is 'D': use one of A, A_both, B, C, none\."),
         (dict(stage_sizes=(1, 1, 1)), r"stage_sizes is \(1, 1, 1\) and stage_widths \(8, 16\).*one of each"),
         (dict(stage_sizes=(1, 0)), "must be 1 or more"),
         (dict(stage_widths=(0, 16)), "must be 1 or more"),
         (dict(stem_width=0), "must be 1 or more"),
+        (dict(stem="deep", stem_hidden=(8, 0)), "must be 1 or more"),
+        (dict(stem="imagenet", stem_hidden=(24, 32)), "stem_hidden belongs to deep stems"),
+        (dict(avg_down=True, shortcut="A"), "shortcut A has none: use shortcut B or C"),
+        (dict(avg_down=True, shortcut="none"), "shortcut none has none: use shortcut B or C"),
+        (dict(se_reduction=-1), "se_reduction is -1: use 1 or more, or 0"),
         (dict(block="bottleneck", cardinality=0), "must be 1 or more"),
         (dict(block="bottleneck", base_width=0), "must be 1 or more"),
         (dict(cardinality=32), "belong to bottlenecks"),
@@ -336,6 +361,8 @@ def test_fields_that_make_no_network_are_refused_at_first_use(fields, message):
     [
         dict(stochastic_depth=0.99),
         dict(stage_widths=(16, 8)),
+        dict(stem="deep", stem_hidden=()),
+        dict(preactivation=True, stem="deep", avg_down=True, shortcut="C", se_reduction=16),
         dict(stage_widths=(8, 8), shortcut="A_both"),
         dict(block="bottleneck", cardinality=2, base_width=8, stride_in_1x1=True, shortcut="A"),
     ],

@@ -1,0 +1,38 @@
+"""The deep stem: three 3x3 convolutions in the place of one 7x7."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from resnet_jax.models.convolution import Conv
+
+
+class DeepStem(nn.Module):
+    """3x3 convolutions, the first with stride 2, with BatchNorm and ReLU between them: ResNet-C.
+
+    He et al. 2018 (arXiv:1812.01187), section 4.1, after Inception. What follows the last convolution is the network's,
+    as it is after a 7x7.
+
+    Attributes:
+      norm: makes a BatchNorm; takes `name`.
+      widths: channels of each convolution.
+      dtype: of the computation.
+    """
+
+    norm: Callable[..., nn.Module]
+    widths: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width in"], train: bool
+    ) -> Float[Array, "batch out_height out_width channels"]:
+        """Return the feature maps of the last convolution, half as high and wide as `x`, rounded up."""
+        for i, width in enumerate(self.widths, start=1):
+            if i > 1:
+                x = nn.relu(self.norm(name=f"bn{i - 1}")(x, use_running_average=not train))
+            x = Conv(width, 3, stride=2 if i == 1 else 1, dtype=self.dtype, name=f"conv{i}")(x)
+        return x
