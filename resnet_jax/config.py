@@ -112,7 +112,7 @@ def default_config() -> ConfigDict:
 def network_fields() -> ConfigDict:
     """Return every field of every registered network class, typed and unset."""
     fields = ConfigDict()
-    for network in {network for network, _ in NETWORKS.values()}:
+    for network in dict.fromkeys(network for network, _ in NETWORKS.values()):
         for field in dataclasses.fields(network):
             kind = typing.get_origin(field.type) or field.type
             if kind in (int, float, bool, str, tuple) and field.name != "name":

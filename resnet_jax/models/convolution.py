@@ -1,5 +1,6 @@
 """Convolution, dense or in groups, padded as torch pads."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,8 @@ from jaxtyping import Array, Float
 # Normal with variance 2 / (kernel height * kernel width * output channels): He et al. 2015 (arXiv:1502.01852), section
 # 2.2, in the fan-out form of fb.resnet.torch and torchvision.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# The same of input channels: torch's kaiming_normal_ as it is, with which torchvision starts DenseNet.
+kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nn.Module):
@@ -25,12 +28,13 @@ class Conv(nn.Module):
     stride: int = 1
     groups: int = 1
     dtype: Any = jnp.float32
+    kernel_init: Callable = kaiming_fan_out
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch out_height out_width channels"]:
         """Return feature maps of `ceil(size / stride)` pixels a side."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.channels)
-        kernel = self.param("kernel", kaiming_fan_out, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         pad = (self.kernel_size - 1) // 2
         return lax.conv_general_dilated(
             x.astype(self.dtype),

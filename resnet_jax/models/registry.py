@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 
 from resnet_jax.errors import ConfigError, nearest
+from resnet_jax.models.densenet import DenseNet
 from resnet_jax.models.resnet import ResNet
 
 # He et al. 2015, table 1: blocks a stage. ResNet-200 is He et al. 2016 (arXiv:1603.05027), section 5.
@@ -84,7 +85,32 @@ def _networks() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
     return {name: (ResNet, fields) for name, fields in names.items()}
 
 
-NETWORKS = _networks()
+# Huang et al. 2017 (arXiv:1608.06993), table 1. DenseNet-161 is the authors' wider one, which torchvision has too.
+IMAGENET_DENSENETS = {
+    121: dict(block_sizes=(6, 12, 24, 16)),
+    161: dict(block_sizes=(6, 12, 36, 24), growth_rate=48, stem_width=96),
+    169: dict(block_sizes=(6, 12, 32, 32)),
+    201: dict(block_sizes=(6, 12, 48, 32)),
+}
+
+
+def cifar_densenet_bc(depth: int, growth_rate: int) -> dict[str, Any]:
+    """The CIFAR DenseNet-BC of `depth` layers: three blocks, 6n + 4 (Huang et al. 2017, sections 3 and 4.2).
+
+    It begins with twice the growth rate and halves the channels in each transition.
+    """
+    common = dict(growth_rate=growth_rate, stem="cifar", stem_width=2 * growth_rate, num_classes=10)
+    return common | dict(block_sizes=((depth - 4) // 6,) * 3)
+
+
+def _densenets() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
+    names = {f"densenet{depth}": fields for depth, fields in IMAGENET_DENSENETS.items()}
+    for depth, growth_rate in ((100, 12), (250, 24), (190, 40)):
+        names[f"cifar_densenet_bc{depth}_{growth_rate}"] = cifar_densenet_bc(depth, growth_rate)
+    return {name: (DenseNet, fields) for name, fields in names.items()}
+
+
+NETWORKS = _networks() | _densenets()
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -1,5 +1,6 @@
 """Weights in and out: a network's variables as a file of named arrays that torch can read."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
     arrays = arrays_of(variables)
     channels = next(arrays[path] for path in FIRST_KERNELS if path in arrays).shape[2]
     wanted = {path: array.shape for path, array in arrays_of(shapes(model, channels)).items()}
-    differing = sorted(set(wanted.items()) ^ {(path, array.shape) for path, array in arrays.items()})
+    given = {path: array.shape for path, array in arrays.items()}
+    # What the network lacks comes last: another family's path may have no name in this one.
+    differing = sorted(wanted.items() ^ given.items(), key=lambda item: (item[0] not in wanted, item))
+    name_of = functools.partial(torch_name, network=type(model))
     if differing:
-        raise DataError(f"the variables are not those of the network: they differ in {torch_name(differing[0][0])}.")
-    named = {torch_name(path): to_torch(np.asarray(array, np.float32)) for path, array in arrays.items()}
+        raise DataError(f"the variables are not those of the network: they differ in {name_of(differing[0][0])}.")
+    named = {name_of(path): to_torch(np.asarray(array, np.float32)) for path, array in arrays.items()}
     write_atomically(file, safetensors.numpy.save(named))
 
 
@@ -48,11 +52,13 @@ def load_weights(model: nn.Module, file: str | Path) -> Variables:
     Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped.
     """
     found = {torchvision_name(name): array for name, array in read_arrays(file).items()}
-    stem = next((found[name] for name in map(torch_name, FIRST_KERNELS) if name in found), None)
+    name_of = functools.partial(torch_name, network=type(model))
+    own = arrays_of(shapes(model))
+    stem = found.get(next(name_of(path) for path in FIRST_KERNELS if path in own))
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
     loaded = {}
     for name, wanted in arrays_of(shapes(model, channels)).items():
-        key = torch_name(name)
+        key = name_of(name)
         if key not in found:
             raise DataError(f"{file} has no {key}: it belongs to another network.")
         array = from_torch(found.pop(key))
