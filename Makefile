@@ -18,7 +18,7 @@ train: setup
 	$(CPU_ONLY) $(BIN)/python main.py --config=configs/digits.py --workdir=runs/digits
 
 test: lint
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
