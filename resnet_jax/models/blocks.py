@@ -17,6 +17,17 @@ OutMaps = Float[Array, "batch out_height out_width out_channels"]
 SHORTCUTS = ("A", "A_both", "B", "C", "none")
 
 
+def batch_norm(net: nn.Module) -> Callable[..., nn.Module]:
+    """Return what makes a BatchNorm of a network: by its momentum, epsilon, axes and precision."""
+    return functools.partial(
+        nn.BatchNorm,
+        momentum=net.norm_momentum,
+        epsilon=net.norm_epsilon,
+        dtype=net.dtype,
+        axis_name=net.norm_axis,
+    )
+
+
 def pad_channels(x: Maps, channels: int, stride: int, both_sides: bool) -> OutMaps:
     """Subsample by `stride` and add zero channels: shortcut A of He et al. 2015 (arXiv:1512.03385, section 3.3).
 

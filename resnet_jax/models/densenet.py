@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.blocks import Maps, OutMaps
+from resnet_jax.models.blocks import Maps, OutMaps, batch_norm
 from resnet_jax.models.convolution import Conv, kaiming_fan_in
 from resnet_jax.models.resnet import Images, torch_linear
 
@@ -111,13 +111,7 @@ class DenseNet(nn.Module):
     def setup(self):
         """Make the stem, the layers and transitions, the last BatchNorm, and the head."""
         check(self)
-        norm = functools.partial(
-            nn.BatchNorm,
-            momentum=self.norm_momentum,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            axis_name=self.norm_axis,
-        )
+        norm = batch_norm(self)
         conv = functools.partial(Conv, kernel_init=kaiming_fan_in, dtype=self.dtype)
         kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         self.stem_conv = conv(self.stem_width, kernel_size, stride)

@@ -1,6 +1,5 @@
 """ResNet: one module whose field values make v1, v1.5, v2, ResNeXt, SE, wide, deep-stem, CIFAR and plain networks."""
 
-import functools
 import math
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, BottleneckBlock
+from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, BottleneckBlock, batch_norm
 from resnet_jax.models.convolution import Conv
 from resnet_jax.models.stems import DeepStem
 
@@ -77,13 +76,7 @@ class ResNet(nn.Module):
     def setup(self):
         """Make the stem, the blocks, the last BatchNorm of a pre-activation network, and the head."""
         check(self)
-        norm = functools.partial(
-            nn.BatchNorm,
-            momentum=self.norm_momentum,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            axis_name=self.norm_axis,
-        )
+        norm = batch_norm(self)
         if self.stem == "deep":
             self.stem_conv = DeepStem(norm, (*self.stem_hidden, self.stem_width), self.dtype)
         else:
