@@ -1,77 +1,30 @@
-"""The commands beside training: `python -m resnet_jax models`."""
+"""The commands beside training: `python -m resnet_jax VERB`."""
 
 import argparse
-import csv
-import importlib.resources
-import json
+import importlib
 import sys
 
-from rich.console import Console
-from rich.table import Table
+from resnet_jax.errors import UserError
 
-from resnet_jax.errors import ConfigError, UserError
-from resnet_jax.models.cost import multiply_adds, parameters
-from resnet_jax.models.registry import create_model, list_models
-
-
-def models(pattern: str) -> list[dict]:
-    """Return a row for each registered name that matches a pattern: parameters, multiply-adds, and what was published.
-
-    Raises ConfigError if none matches.
-    """
-    text = importlib.resources.files("resnet_jax.report").joinpath("published.csv").read_text()
-    published = {row["name"]: row for row in csv.DictReader(text.splitlines())}
-    rows = []
-    for name in list_models(pattern):
-        model = create_model(name)
-        size = 32 if model.stem == "cifar" else 224
-        row = {"name": name, "params": parameters(model, size), "macs": multiply_adds(model, size), "image_size": size}
-        known = published.get(name)
-        row["top1"] = float(known["top1"]) if known else None
-        row["source"] = f"{known['dataset']}, {known['source']}" if known else None
-        rows.append(row)
-    if not rows:
-        raise ConfigError(f"no network matches {pattern!r}; python -m resnet_jax models lists all.")
-    return rows
-
-
-def show_models(rows: list[dict], style: str) -> None:
-    """Print the rows as a table for a terminal, as Markdown, or as JSON."""
-    if style == "json":
-        print(json.dumps(rows, indent=2))
-        return
-    header = ("name", "parameters", "multiply-adds", "image", "published top-1", "source")
-    cells = [
-        (
-            row["name"],
-            f"{row['params']:,}",
-            f"{row['macs'] / 1e9:.3f} G",
-            str(row["image_size"]),
-            f"{100 * row['top1']:.2f} %" if row["top1"] else "",
-            row["source"] or "",
-        )
-        for row in rows
-    ]
-    if style == "markdown":
-        for line in (header, ("---", "---:", "---:", "---:", "---:", "---"), *cells):
-            print("| " + " | ".join(line) + " |")
-        return
-    table = Table(*header)
-    for line in cells:
-        table.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+# Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is asked for.
+VERBS = {
+    "models": "the registered networks, their costs and published accuracies",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
+    """Run a command line and return its exit code: 0, or 2 where the user must mend something."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m resnet_jax", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("models", help="the registered networks, their costs and published accuracies")
-    verb.add_argument("pattern", nargs="?", default="*", help="shell-style, such as 'resnext*'")
-    verb.add_argument("--format", choices=("table", "markdown", "json"), default="table")
+    for verb, purpose in VERBS.items():
+        described = verbs.add_parser(verb, help=purpose, description=purpose)
+        if verb in arguments[:1]:
+            command = importlib.import_module(f"resnet_jax.commands.{verb}")
+            command.add_arguments(described)
     values = parser.parse_args(arguments)
     try:
-        show_models(models(values.pattern), values.format)
+        command.run(values)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 from resnet_jax.__main__ import main
 
@@ -30,8 +28,3 @@ def test_models_are_sorted_as_people_do_and_shown_as_a_table(capsys):
 def test_a_pattern_that_matches_nothing_is_told(capsys):
     assert main(["models", "vgg*"]) == 2
     assert "no network matches 'vgg*'" in capsys.readouterr().err
-
-
-def test_an_unknown_verb_ends_with_2():
-    run = subprocess.run([sys.executable, "-m", "resnet_jax", "dance"], capture_output=True, text=True)
-    assert run.returncode == 2 and "models" in run.stderr

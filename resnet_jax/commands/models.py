@@ -1,0 +1,73 @@
+"""`models`: the registered networks, what they cost, and what was published of them."""
+
+import argparse
+import csv
+import importlib.resources
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from resnet_jax.errors import ConfigError
+from resnet_jax.models.cost import multiply_adds, parameters
+from resnet_jax.models.registry import create_model, list_models
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("pattern", nargs="?", default="*", help="shell-style, such as 'resnext*'")
+    parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
+
+
+def run(values: argparse.Namespace) -> None:
+    """Show the networks that match the pattern."""
+    show(rows(values.pattern), values.format)
+
+
+def rows(pattern: str) -> list[dict]:
+    """Return a row for each registered name that matches a pattern: parameters, multiply-adds, and what was published.
+
+    Raises ConfigError if none matches.
+    """
+    text = importlib.resources.files("resnet_jax.report").joinpath("published.csv").read_text()
+    published = {row["name"]: row for row in csv.DictReader(text.splitlines())}
+    found = []
+    for name in list_models(pattern):
+        model = create_model(name)
+        size = 32 if model.stem == "cifar" else 224
+        row = {"name": name, "params": parameters(model, size), "macs": multiply_adds(model, size), "image_size": size}
+        known = published.get(name)
+        row["top1"] = float(known["top1"]) if known else None
+        row["source"] = f"{known['dataset']}, {known['source']}" if known else None
+        found.append(row)
+    if not found:
+        raise ConfigError(f"no network matches {pattern!r}; python -m resnet_jax models lists all.")
+    return found
+
+
+def show(rows: list[dict], style: str) -> None:
+    """Print the rows as a table for a terminal, as Markdown, or as JSON."""
+    if style == "json":
+        print(json.dumps(rows, indent=2))
+        return
+    header = ("name", "parameters", "multiply-adds", "image", "published top-1", "source")
+    cells = [
+        (
+            row["name"],
+            f"{row['params']:,}",
+            f"{row['macs'] / 1e9:.3f} G",
+            str(row["image_size"]),
+            f"{100 * row['top1']:.2f} %" if row["top1"] else "",
+            row["source"] or "",
+        )
+        for row in rows
+    ]
+    if style == "markdown":
+        for line in (header, ("---", "---:", "---:", "---:", "---:", "---"), *cells):
+            print("| " + " | ".join(line) + " |")
+        return
+    table = Table(*header)
+    for line in cells:
+        table.add_row(*line)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -1,0 +1,18 @@
+import subprocess
+import sys
+
+import pytest
+
+from resnet_jax.__main__ import VERBS, main
+
+
+def test_an_unknown_verb_ends_with_2():
+    run = subprocess.run([sys.executable, "-m", "resnet_jax", "dance"], capture_output=True, text=True)
+    assert run.returncode == 2 and "models" in run.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_says_what_it_takes(verb, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    assert f"python -m resnet_jax {verb}" in capsys.readouterr().out
