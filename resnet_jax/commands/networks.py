@@ -1,11 +1,15 @@
-"""What the verbs that take a network have in common: its fields on the command line."""
+"""What the verbs that take a network have in common: which one it is, and its fields."""
 
 import argparse
 import ast
 from typing import Any
 
+import flax.linen as nn
+
 from resnet_jax.config import network_fields
 from resnet_jax.errors import ConfigError, nearest
+from resnet_jax.models.registry import create_model
+from resnet_jax.weights.presets import Preset
 
 
 def add_fields_argument(parser: argparse.ArgumentParser) -> None:
@@ -44,3 +48,15 @@ def overrides(assignments: list[str]) -> dict[str, Any]:
             ) from error
         given[name] = fields[name]
     return given
+
+
+def chosen_network(name: str | None, preset: Preset | None, assignments: list[str]) -> tuple[str, nn.Module]:
+    """Return the network of weights, by name and as a module: `name`, or that of the weights' preset.
+
+    Raises ConfigError if neither says which one it is, or if `name` or a field of `--set` is unknown.
+    """
+    if name is None and preset is None:
+        raise ConfigError("the weights do not say of which network they are: name it by --model.")
+    name = name or preset.network
+    fields = preset.overrides if preset and preset.network == name else {}
+    return name, create_model(name, **fields | overrides(assignments))
