@@ -1,21 +1,20 @@
-r"""The evaluation of known weights, as they were evaluated where they were published.
+"""The evaluation of known weights, as they were evaluated where they were published.
 
-    python main.py --config=configs/pretrained.py:resnet50.IMAGENET1K_V1 --mode=eval --workdir=runs/resnet50_v1 \
-        --config.data.path=FOLDER
+    python main.py --config=configs/pretrained.py:resnet50.tv_in1k --mode=eval --workdir=runs/r50 --config.data.path=FOLDER
 
 FOLDER holds train/ and val/, each with a folder for each class. Any preset of `resnet_jax/weights/presets.csv` can be
-named; it says what to expect. The weights are downloaded where they are missing; a file of one's own takes their place
-by `--config.training.init_from=FILE`. What the preset sets are fields like others, and can be overridden likewise.
+named. The weights are downloaded where they are missing; a file of one's own takes their place by
+`--config.training.init_from=FILE`. What the preset sets are fields like others, and can be overridden likewise.
 
-    expected  what the preset's line says: 76.130 % top-1 and 92.862 % top-5 for the weights above
-    here      ImageNet: not measured yet. CIFAR-10, cifar_resnet20.akamaster: 91.73 %, as published
+    expected  76.156 % top-1 and 92.866 % top-5, published (timm, resnet50.tv_in1k); the table has those of the others
+    here      ImageNet: not measured yet. CIFAR-10 by cifar_resnet20.akamaster: 91.73 %, as published
 """
 
 from resnet_jax.config import default_config
 from resnet_jax.weights.presets import named
 
 
-def get_config(name: str = "resnet50.IMAGENET1K_V1"):
+def get_config(name: str = "resnet50.tv_in1k"):
     """Return the config that evaluates the weights of a preset."""
     preset = named(name)
     config = default_config()

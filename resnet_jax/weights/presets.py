@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_jax.errors import ConfigError, DataError, nearest
+from resnet_jax.models.registry import create_model
 
 RUN_FILE = "preset.json"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -128,7 +129,8 @@ def _of_run(file: Path) -> Preset:
 
 
 def default(network: str) -> Preset:
-    """Return the first preset of a registered network. Raises ConfigError if it has none."""
+    """Return the first preset of a registered network. Raises ConfigError if it has none, or is not registered."""
+    create_model(network)  # names the nearest of an unknown name
     for preset in presets().values():
         if preset.network == network:
             return preset
