@@ -1,8 +1,8 @@
 """The evaluation of known weights, as they were evaluated where they were published.
 
-    python main.py --config=configs/pretrained.py:resnet50.tv_in1k --mode=eval --workdir=runs/r50 --config.data.path=FOLDER
+    python main.py --config=configs/pretrained.py:resnet50.tv_in1k --mode=eval --workdir=runs/r50 --config.data.path=DIR
 
-FOLDER holds train/ and val/, each with a folder for each class. Any preset of `resnet_jax/weights/presets.csv` can be
+DIR holds train/ and val/, each with a folder for each class. Any preset of `resnet_jax/weights/presets.csv` can be
 named. The weights are downloaded where they are missing; a file of one's own takes their place by
 `--config.training.init_from=FILE`. What the preset sets are fields like others, and can be overridden likewise.
 

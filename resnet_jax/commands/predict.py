@@ -74,7 +74,9 @@ def run(values: argparse.Namespace) -> None:
     if values.top < 1:
         raise ConfigError(f"--top is {values.top}: show 1 class or more.")
     weights, preset = chosen_weights(values.model, values.weights, values.preset)
-    _, model = chosen_network(values.model, of_weights(weights) or preset, values.set)
+    # A default preset says how to prepare images for weights that are not known, but not what their network is.
+    known = of_weights(weights) or (named(values.preset) if values.preset else None)
+    _, model = chosen_network(values.model, known, values.set)
     if not model.num_classes:
         raise ConfigError("the network has no head and so no classes: leave num_classes at what its weights have.")
     files = image_files(values.images)

@@ -106,12 +106,21 @@ def test_the_preset_that_is_named_says_how_an_image_is_prepared(weights, photo, 
     # 10 classes are not ImageNet's 1,000, so they have numbers for names.
     assert main(["predict", photo, f"--weights={weights}", *TINY, "--format=json"]) == 0
     cifar = predicted(capsys)[0]["classes"]
-    arguments = [*TINY, "--set=shortcut=A_both", "--preset=resnet18.IMAGENET1K_V1", "--format=json"]
+    arguments = [*TINY, "--preset=resnet18.IMAGENET1K_V1", "--format=json"]
     assert main(["predict", photo, f"--weights={weights}", *arguments]) == 0
     imagenet = predicted(capsys)[0]["classes"]
     assert {best["class"] for best in imagenet} <= set("0123456789")
     assert {best["class"] for best in cifar} <= set(CIFAR10_CLASSES)
     assert [best["probability"] for best in cifar] != [best["probability"] for best in imagenet]
+
+
+def test_fields_of_a_published_network_are_taken_for_its_own_weights_only(weights, photo, tmp_path, capsys):
+    # akamaster's networks have shortcut A_both, and weights that nobody knows have the registered shortcut A.
+    probabilities = []
+    for shortcut in ([], ["--set=shortcut=A"], ["--set=shortcut=A_both"], ["--preset=cifar_resnet20.akamaster"]):
+        assert main(["predict", photo, f"--weights={weights}", *TINY, *shortcut, "--format=json"]) == 0
+        probabilities.append([best["probability"] for best in predicted(capsys)[0]["classes"]])
+    assert probabilities[0] == probabilities[1] != probabilities[2] == probabilities[3]
 
 
 def test_pictures_are_drawn_beside_the_table(weights, photo, tmp_path, capsys):
@@ -141,7 +150,7 @@ def hostile():
         ("cut.safetensors", lambda data: data[:-9], "or a damaged one"),
         ("cut.pth", lambda data: data[:-9], "damaged"),
         ("page.pth", lambda data: b"<html>not found</html>", "is a text, perhaps a web page"),
-        ("evil.pth", lambda data: hostile(), "evil.pth"),
+        ("evil.pth", lambda data: hostile(), "builtins.print"),
     ],
 )
 def test_bad_weights_files_are_told_in_a_sentence(weights, photo, tmp_path, name, content, sentence, capsys):
