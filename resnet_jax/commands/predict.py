@@ -175,6 +175,8 @@ def predict(
         padded = np.zeros((batch_size, *crops[0].shape), np.uint8)
         padded[: len(crops)] = crops
         probabilities, heat = jax.device_get(program(variables, padded))
+        if np.isnan(probabilities).any():
+            raise DataError("what the network computes is no number: its weights are damaged, or of another network.")
         yield from map(Prediction, files, crops, probabilities, heat)
 
 

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pooch
+import requests
 
 from resnet_jax.errors import DataError, nearest
 from resnet_jax.run_directory import disk_errors
@@ -37,19 +38,36 @@ def local_file(weights: str | Path) -> Path:
 
 
 def from_hub(repository: str) -> Path:
-    """Return the weights of a repository on the Hugging Face Hub, in that library's own cache.
+    """Return the weights of a repository on the Hugging Face Hub: those in that library's cache, else a download.
 
-    Raises DataError if they are not there, and not to be had.
+    Raises DataError if they are neither here nor to be had.
+    """
+    from huggingface_hub import constants
+
+    file = hub_file(repository, download=False)
+    # huggingface_hub itself would try for half a minute, with warnings.
+    if file is None and (constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT)):
+        raise DataError(
+            f"{repository} is not in the cache of huggingface_hub, and the Hugging Face Hub cannot be reached: get "
+            f"{HUB_FILES[0]} from it elsewhere, and name that file."
+        )
+    file = file or hub_file(repository, download=True)
+    if file is None:
+        raise DataError(f"{repository} on the Hugging Face Hub has no {' and no '.join(HUB_FILES)}: name others.")
+    return file
+
+
+def hub_file(repository: str, download: bool) -> Path | None:
+    """Return the first of `HUB_FILES` that a repository has, here or, with `download`, on the Hub.
+
+    Raises DataError if there is no such repository, or if its file cannot be had.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
-    offline = None
     for file in HUB_FILES:
         try:
-            return Path(hf_hub_download(repository, file))
-        except LocalEntryNotFoundError as error:
-            offline = error
+            return Path(hf_hub_download(repository, file, local_files_only=not download))
         except EntryNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -57,12 +75,16 @@ def from_hub(repository: str) -> Path:
             raise DataError(
                 f"{repository} cannot be had from the Hugging Face Hub ({reason}): check the name."
             ) from error
-    if offline:
-        raise DataError(
-            f"{repository} is not in the cache of huggingface_hub, and the Hugging Face Hub cannot be reached: get "
-            f"{HUB_FILES[0]} from it elsewhere, and name that file."
-        ) from offline
-    raise DataError(f"{repository} on the Hugging Face Hub has neither {' nor '.join(HUB_FILES)}: name other weights.")
+    return None
+
+
+def reachable(address: str) -> bool:
+    """Whether a server answers, whatever it says."""
+    try:
+        requests.head(address, timeout=10)
+    except requests.RequestException:
+        return False
+    return True
 
 
 def from_address(address: str, folder: Path) -> Path:

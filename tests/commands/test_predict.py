@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import requests
+import safetensors.numpy
 from PIL import Image
 
 from resnet_jax import create_model, runner, save_weights
@@ -159,6 +160,13 @@ def test_bad_weights_files_are_told_in_a_sentence(weights, photo, tmp_path, name
     assert main(["predict", photo, f"--weights={tmp_path / name}", *TINY]) == 2
     output = capsys.readouterr()
     assert sentence in output.err and output.err.count("\n") == 1 and output.out == ""
+
+
+def test_numbers_that_are_none_are_not_shown(weights, photo, tmp_path, capsys):
+    arrays = safetensors.numpy.load_file(weights)
+    safetensors.numpy.save_file(arrays | {"fc.bias": np.full(10, np.nan, np.float32)}, tmp_path / "nan.safetensors")
+    assert main(["predict", photo, f"--weights={tmp_path / 'nan.safetensors'}", *TINY]) == 2
+    assert "what the network computes is no number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

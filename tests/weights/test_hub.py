@@ -105,6 +105,14 @@ def test_without_a_connection_the_hubs_other_weights_are_told_in_one_sentence(of
         local_file("hf:timm/resnet18.mine")
 
 
+def test_a_hub_that_does_not_answer_is_told_at_once(offline, server, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert hub.reachable(server[0])
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard service, which nobody runs
+    with pytest.raises(DataError, match="the Hugging Face Hub cannot be reached"):
+        local_file("hf:timm/resnet18.mine")
+
+
 @pytest.mark.parametrize("name", ["hf:not a name", "hf:a/b/c", "hf:"])
 def test_a_name_that_the_hub_cannot_have_is_told_in_one_sentence(offline, name):
     with pytest.raises(DataError, match=r"cannot be had from the Hugging Face Hub .*: check the name\.$") as caught:
