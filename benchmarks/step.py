@@ -13,12 +13,12 @@ first step, the memory peak where the device tells it, and shares of the peaks i
 
 import argparse
 import functools
-import importlib.util
 import pathlib
 import statistics
 import subprocess
 import time
 
+import flax_peer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,14 +106,6 @@ class Torch:
         self.process.wait()
 
 
-def flax_example(file: str, dtype):
-    """Return the ResNet-50 of the Flax ImageNet example, from its models.py."""
-    spec = importlib.util.spec_from_file_location("flax_models", file)
-    models = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(models)
-    return models.ResNet50(num_classes=1000, dtype=dtype)
-
-
 def compare(entry: str, values: argparse.Namespace) -> dict:
     """Return the row of one NAME:BATCH:SIZE."""
     name, batch, size = entry.split(":")
@@ -125,7 +117,7 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
     if "xla" in values.contestants and "resnext" not in name:
         contestants["xla"] = make(model, "xla")
     if values.flax and name == "resnet50":
-        contestants["flax"] = make(flax_example(values.flax, dtype), "xla")
+        contestants["flax"] = make(flax_peer.resnet50(values.flax, dtype), "xla")
     if values.peer_python:
         contestants["torch"] = Torch(
             values.peer_python, name, batch, size, train, values.dtype, values.compile, values.steps

@@ -10,7 +10,6 @@ of the Flax ImageNet example, of which ResNet-50 is then compiled in the same st
 
 import argparse
 import functools
-import importlib.util
 import json
 import math
 import pathlib
@@ -18,6 +17,7 @@ import re
 import sys
 import time
 
+import flax_peer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,14 +88,6 @@ def measure(compiled, batch: int) -> dict:
     }
 
 
-def flax_example(file: str):
-    """Return the ResNet-50 of the Flax ImageNet example, from its models.py."""
-    spec = importlib.util.spec_from_file_location("flax_models", file)
-    models = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(models)
-    return models.ResNet50(num_classes=1000, dtype=jnp.bfloat16)
-
-
 def main() -> None:
     """Compile all, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,7 +101,7 @@ def main() -> None:
     values = parser.parse_args()
     models = {name: create_model(name, dtype=jnp.bfloat16) for name in values.networks.split(",") if name}
     if values.flax:
-        models["flax example: resnet50"] = flax_example(values.flax)
+        models["flax example: resnet50"] = flax_peer.resnet50(values.flax, jnp.bfloat16)
     record = {"jax": jax.__version__, "batch": values.batch, "image": values.size, "rows": []}
     for topology in values.topologies.split(","):
         chips = np.asarray(get_topology_desc(topology, platform="tpu").devices)
