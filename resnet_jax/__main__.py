@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 
+from resnet_jax.compilation import keep_programs
 from resnet_jax.errors import UserError
 
 # Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is asked for.
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_arguments(described)
     values = parser.parse_args(arguments)
     try:
+        keep_programs()
         command.run(values)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.compilation import keep_programs
 from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
 from resnet_jax.interrupts import Interrupts
@@ -35,6 +36,7 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
       Interrupted: the run was asked to stop, and has saved its state.
     """
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax logs each of its steps, and each error that it raises too.
+    keep_programs()
     start_hosts(config.parallel.coordinator, config.parallel.hosts, config.parallel.host)
     if workdir is None:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")

@@ -5,8 +5,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
+
+from resnet_jax.models.lowerings import Window, convolve
 
 # Normal with variance 2 / (kernel height * kernel width * output channels): He et al. 2015 (arXiv:1502.01852), section
 # 2.2, in the fan-out form of fb.resnet.torch and torchvision.
@@ -35,12 +36,5 @@ class Conv(nn.Module):
         """Return feature maps of `ceil(size / stride)` pixels a side."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        pad = (self.kernel_size - 1) // 2
-        return lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        window = Window(self.stride, groups=self.groups)
+        return convolve(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype), window)

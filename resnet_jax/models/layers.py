@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.extend.core import Literal
 
+from resnet_jax.models import lowerings
+
 # Primitives that pool, and those that only call another program.
 POOLS = {"reduce_window_max": "max_pool", "reduce_window_sum": "avg_pool", "reduce_sum": "mean"}
 CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
@@ -70,7 +72,8 @@ def layers(model: nn.Module, image_size: int, channels: int = 3) -> list[Layer]:
         name = "/".join(path[:-1])
         owned[name] = owned.get(name, 0) + math.prod(leaf.shape)
 
-    program = jax.make_jaxpr(model.apply)(variables, images).jaxpr
+    with lowerings.use("xla"):  # the others multiply by zeros too, or inside a library
+        program = jax.make_jaxpr(model.apply)(variables, images).jaxpr
     views = [None] * (len(program.invars) - 1) + [View()]
     found: dict[str, Layer] = {}
     for equation, module, view in _computed(program, views):
