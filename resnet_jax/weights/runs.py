@@ -23,8 +23,6 @@ def is_run(folder: str | Path) -> bool:
 def load_run(model: nn.Module, folder: str | Path) -> dict[str, Any]:
     """Return the variables of `model` from the newest checkpoint of a run, in float32 on the host.
 
-    Of a run that keeps moving averages these are taken.
-
     Raises:
       CheckpointError: there is no checkpoint, or the newest cannot be read.
       DataError: it is of another network.
@@ -53,12 +51,9 @@ def _restored(checkpoint: Path) -> dict[str, Any]:
     """Return parameters and statistics, and nothing else, of one checkpoint."""
     with ocp.PyTreeCheckpointer() as reader:
         tree = reader.metadata(checkpoint).item_metadata.tree
-        kept = tree["average"] or tree
-        wanted = {"params": kept["params"], "batch_stats": kept["batch_stats"]}
-        wanted = {"average": wanted} if tree["average"] else wanted
+        wanted = {"params": tree["params"], "batch_stats": tree["batch_stats"]}
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), wanted)
-        restored = reader.restore(
+        return reader.restore(
             checkpoint, args=ocp.args.PyTreeRestore(item=shapes, restore_args=arguments, partial_restore=True)
         )
-    return restored.get("average", restored)
