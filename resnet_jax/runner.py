@@ -23,6 +23,7 @@ from resnet_jax.run_directory import RunDirectory, read_metrics
 from resnet_jax.training import loop
 from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.log import Log, summarize
+from resnet_jax.weights.presets import RUN_FILE
 from resnet_jax.wiring import build
 
 
@@ -50,6 +51,7 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
     record.open_for(to_dict(config), MAY_CHANGE)
     state = experiment.initial_state()
     params = parameter_overview.count_parameters(state.params)
+    record.write_text(RUN_FILE, experiment.preset.write())
     record.write_text("parameters.txt", parameter_overview.get_parameter_overview(state.params, include_stats=False))
     show_parameters(config.model.name, state.params)
 

@@ -11,6 +11,7 @@ from resnet_jax.data.pipeline import Resident, Streamed
 from resnet_jax.parallel import Devices
 from resnet_jax.training.state import TrainState, create_state
 from resnet_jax.weights import load_weights
+from resnet_jax.weights.presets import Preset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Experiment:
       evaluate_every, save_every: epochs.
       keep_average: whether moving averages are kept.
       init_from: weights file with which the first step begins, or None.
+      preset: what the weights expect of an image, and what they say about it.
     """
 
     model: nn.Module
@@ -56,6 +58,7 @@ class Experiment:
     save_every: int
     keep_average: bool
     init_from: str | None
+    preset: Preset
 
     def initial_state(self) -> TrainState:
         """Return the state before the first step, on every device.

@@ -14,7 +14,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resnet_jax.errors import DataError
 from resnet_jax.run_directory import write_atomically
 from resnet_jax.weights.files import read_arrays
+from resnet_jax.weights.hub import local_file
 from resnet_jax.weights.names import from_torch, to_torch, torch_name, torchvision_name
+from resnet_jax.weights.runs import is_run, load_run
 
 Variables = dict[str, Any]
 
@@ -47,10 +49,14 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
 def load_weights(model: nn.Module, file: str | Path) -> Variables:
     """Return the variables of `model` from a file of torchvision's or timm's, in float32 on the host.
 
-    The file is safetensors or torch's own format (.pth, .pt, .th), which is read without torch and executes nothing.
+    The file is safetensors or torch's own format (.pth, .pt, .th), which is read without torch and executes nothing. It
+    may be named as `local_file` says: by a preset, or on the Hugging Face Hub. It may also be the folder of a run.
 
     Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped.
     """
+    if is_run(file):
+        return load_run(model, file)
+    file = local_file(file)
     found = {torchvision_name(name): array for name, array in read_arrays(file).items()}
     name_of = functools.partial(torch_name, network=type(model))
     own = arrays_of(shapes(model))
