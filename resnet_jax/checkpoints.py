@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from resnet_jax.errors import CheckpointError
+from resnet_jax.errors import CheckpointError, DataError
 from resnet_jax.run_directory import disk_errors
 
 ITEM = "default"  # Orbax's name of the folder in a checkpoint that holds the state
@@ -114,35 +114,42 @@ def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
       folder: of a run, or of one checkpoint, RUN/checkpoints/STEP.
       average: take the moving averages.
 
-    Raises CheckpointError if there is no checkpoint, if it cannot be read, or if it keeps no averages.
+    Raises DataError if the folder holds no checkpoint, CheckpointError if it cannot be read or keeps no averages.
     """
     step = Path(folder).absolute()
     if not (step / ITEM).is_dir():
         steps = [path for path in (step / "checkpoints").glob("*") if path.name.isdigit() and (path / ITEM).is_dir()]
         if not steps:
-            raise CheckpointError(
+            raise DataError(
                 f"there is no weights file {folder}, and as a folder it holds no checkpoint: name a file, or a run."
             )
         step = max(steps, key=lambda path: int(path.name))
     try:
-        with quiet(), ocp.PyTreeCheckpointer() as reader:
-            state = reader.metadata(step / ITEM).item_metadata.tree
-            kept = state.get("average") if average else state
-            if kept:
-                kept = {kind: kept[kind] for kind in ("params", "batch_stats")}
-                wanted = {"average": kept} if average else kept
-                read = ocp.args.PyTreeRestore(
-                    item=jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), wanted),
-                    restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
-                    partial_restore=True,
-                )
-                restored = reader.restore(step / ITEM, args=read)
+        variables = _variables(step / ITEM, average)
     except Exception as error:  # Orbax raises whatever its storage layers raise.
         raise CheckpointError(
             f"the checkpoint {step} cannot be read ({first_line(error)}): name another one by RUN/checkpoints/STEP."
         ) from error
-    if not kept:
+    if variables is None:
         raise CheckpointError(f"{folder} keeps no moving averages: do not ask for them.")
+    return variables
+
+
+def _variables(place: Path, average: bool) -> dict[str, Any] | None:
+    """Return the parameters and statistics of one checkpoint, and read nothing else; None where there are none."""
+    with quiet(), ocp.PyTreeCheckpointer() as reader:
+        state = reader.metadata(place).item_metadata.tree
+        kept = state.get("average") if average else state
+        if not kept:
+            return None
+        kept = {kind: kept[kind] for kind in ("params", "batch_stats")}
+        wanted = {"average": kept} if average else kept
+        read = ocp.args.PyTreeRestore(
+            item=jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), wanted),
+            restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
+            partial_restore=True,
+        )
+        restored = reader.restore(place, args=read)
     return restored["average"] if average else restored
 
 

@@ -91,9 +91,6 @@ class Block(nn.Module):
       norm: makes a BatchNorm; takes `name` and `scale_init`.
       channels: width of the stage ("planes" in torch); the output has `channels * expansion` channels.
       stride: spatial stride of the block.
-      dilation: of its 3x3 convolutions.
-      first_dilation: of the first 3x3; None: as the others. The first block of a stage that dilates where it would
-        stride still has the dilation of the stage before, as in torchvision and timm.
       shortcut: one of `SHORTCUTS`; "B" projects where the shape changes, "C" always, "none" leaves the block plain.
       avg_down: a projection that strides averages 2x2 pixels first instead of skipping three of them: ResNet-D
         (He et al. 2018, arXiv:1812.01187, section 4.1). Where the block dilates in place of a stride, the average
@@ -107,14 +104,15 @@ class Block(nn.Module):
       drop_path: probability with which the residual branch of an example is dropped in training.
       cardinality, base_width: groups of the 3x3, and channels per group in a stage of width 64 (bottleneck only).
       stride_in_1x1: stride in the first 1x1 (v1) and not in the 3x3 (v1.5) (bottleneck only).
+      dilation: of its 3x3 convolutions.
+      first_dilation: of the first 3x3; None: as the others. The first block of a stage that dilates where it would
+        stride still has the dilation of the stage before, as in torchvision and timm.
       dtype: of the computation.
     """
 
     norm: Callable[..., nn.Module]
     channels: int
     stride: int = 1
-    dilation: int = 1
-    first_dilation: int | None = None
     shortcut: str = "B"
     avg_down: bool = False
     preactivation: bool = False
@@ -124,6 +122,8 @@ class Block(nn.Module):
     cardinality: int = 1
     base_width: int = 64
     stride_in_1x1: bool = False
+    dilation: int = 1
+    first_dilation: int | None = None
     dtype: Any = jnp.float32
 
     expansion = 1

@@ -70,7 +70,7 @@ def load_weights(
       average: take a run's moving averages.
 
     Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped;
-    CheckpointError if the folder has no checkpoint that can be read, or no averages.
+    CheckpointError if a run's checkpoint cannot be read, or keeps no averages.
     """
     name_of = functools.partial(torch_name, network=type(model))
     found = arrays_of_run(file, type(model), average) if Path(file).is_dir() else arrays_of_file(file, average)

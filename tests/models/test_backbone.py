@@ -18,7 +18,7 @@ from tests.golden.make_torch_logits import images, tensor
 from tests.models.reference import scrambled
 
 TINY = dict(stage_sizes=(1, 1, 2, 1), stage_widths=(8, 8, 16, 16), stem_width=8, stem_hidden=(4, 4), stem="deep")
-SMALL_DENSENET = DenseNet(block_sizes=(2, 2), growth_rate=4, stem_width=8, num_classes=5, stem="cifar")
+SMALL_DENSENET = DenseNet(block_sizes=(1, 1), growth_rate=4, stem_width=8, num_classes=5, stem="cifar")
 KEY = jax.random.key(0)
 
 
