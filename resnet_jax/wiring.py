@@ -87,6 +87,8 @@ def build(config: ConfigDict) -> Experiment:
         save_every=config.checkpoint.every_epochs,
         keep_average=training.ema_decay > 0,
         init_from=training.init_from,
+        init_adapt=training.init_adapt,
+        init_average=training.init_average,
         preset=preset(config, dataset, image_shape),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from resnet_jax.commands.networks import add_fields_argument, chosen_network
+from resnet_jax.commands.networks import add_weights_arguments, chosen_network
 from resnet_jax.errors import ConfigError
 from resnet_jax.weights import load_weights, save_weights
 from resnet_jax.weights.presets import of_weights
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a file that ends with .safetensors")
     parser.add_argument("--model", help="the network's name, where the weights are not known by name")
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
-    add_fields_argument(parser)
+    add_weights_arguments(parser)
 
 
 def run(values: argparse.Namespace) -> None:
@@ -29,7 +29,7 @@ def run(values: argparse.Namespace) -> None:
     if Path(values.target).exists() and not values.force:
         raise ConfigError(f"{values.target} is there already: name another file, or replace it by --force.")
     name, model = chosen_network(values.model, of_weights(values.source), values.set)
-    variables = load_weights(model, values.source)
+    variables = load_weights(model, values.source, average=values.average)
     save_weights(model, variables, values.target)
     arrays = len(jax.tree.leaves(variables))
     parameters = sum(math.prod(array.shape) for array in jax.tree.leaves(variables["params"]))

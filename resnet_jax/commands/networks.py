@@ -12,6 +12,12 @@ from resnet_jax.models.registry import create_model
 from resnet_jax.weights.presets import Preset
 
 
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--average` and `--set`."""
+    parser.add_argument("--average", action="store_true", help="take a run's moving averages")
+    add_fields_argument(parser)
+
+
 def add_fields_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `--set`."""
     parser.add_argument(

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from resnet_jax.analysis.gradcam import gradcam
-from resnet_jax.commands.networks import add_fields_argument, chosen_network
+from resnet_jax.commands.networks import add_weights_arguments, chosen_network
 from resnet_jax.data.augment import normalize
 from resnet_jax.data.sources.folder import EXTENSIONS
 from resnet_jax.data.transforms import ResizeCenterCrop
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=5, help="classes of an image that are shown")
     parser.add_argument("--pictures", metavar="DIR", help="draw each image there, with its classes and Grad-CAM")
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    add_fields_argument(parser)
+    add_weights_arguments(parser)
 
 
 def run(values: argparse.Namespace) -> None:
@@ -80,7 +80,7 @@ def run(values: argparse.Namespace) -> None:
     if not model.num_classes:
         raise ConfigError("the network has no head and so no classes: leave num_classes at what its weights have.")
     files = image_files(values.images)
-    variables = load_weights(model, weights)
+    variables = load_weights(model, weights, average=values.average)
     classes = preset.classes
     if len(classes) != model.num_classes:  # nobody knows their names
         classes = tuple(str(label) for label in range(model.num_classes))
