@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.cost import multiply_adds, parameters
-from resnet_jax.models.registry import create_model, list_models
+from resnet_jax.models.cost import costs
+from resnet_jax.models.registry import create_model, find, image_shape, list_models
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("pattern", nargs="?", default="*", help="shell-style, such as 'resnext*'")
+    parser.add_argument("pattern", nargs="?", default="*", help="shell-style, such as 'resnext*', or the name of a network that is not listed")
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
 
 
@@ -33,10 +33,9 @@ def rows(pattern: str) -> list[dict]:
     text = importlib.resources.files("resnet_jax.report").joinpath("published.csv").read_text()
     published = {row["name"]: row for row in csv.DictReader(text.splitlines())}
     found = []
-    for name in list_models(pattern):
-        model = create_model(name)
-        size = 32 if model.stem == "cifar" else 224
-        row = {"name": name, "params": parameters(model, size), "macs": multiply_adds(model, size), "image_size": size}
+    for name in list_models(pattern) or [pattern] * bool(find(pattern)):
+        shape = image_shape(name)
+        row = {"name": name, **costs(create_model(name), shape)._asdict(), "image_size": shape[0]}
         known = published.get(name)
         row["top1"] = float(known["top1"]) if known else None
         row["source"] = f"{known['dataset']}, {known['source']}" if known else None

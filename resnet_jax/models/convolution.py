@@ -16,7 +16,7 @@ kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nn.Module):
-    """A convolution without bias; `groups` is the cardinality of Xie et al. 2017 (arXiv:1611.05431).
+    """A convolution; `groups` is the cardinality of Xie et al. 2017 (arXiv:1611.05431). A bias starts at 0.
 
     Both sides are padded by `(kernel_size - 1) // 2`. `padding="SAME"` would pad (0, 1) where the stride is 2, and
     weights of other libraries would then give other logits. The kernel has the shape (height, width, in_channels /
@@ -27,6 +27,7 @@ class Conv(nn.Module):
     kernel_size: int
     stride: int = 1
     groups: int = 1
+    bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable = kaiming_fan_out
 
@@ -36,7 +37,7 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         pad = (self.kernel_size - 1) // 2
-        return lax.conv_general_dilated(
+        y = lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             window_strides=(self.stride, self.stride),
@@ -44,3 +45,6 @@ class Conv(nn.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.groups,
         )
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32).astype(self.dtype)
+        return y

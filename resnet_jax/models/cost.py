@@ -1,28 +1,33 @@
 """What a network costs: its parameters, and the multiply-adds of one image."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 
-def parameters(model: nn.Module, image_size: int, channels: int = 3) -> int:
-    """Return the number of trained values; running statistics are none."""
-    images = jnp.zeros((1, image_size, image_size, channels))
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-
-
-def multiply_adds(model: nn.Module, image_size: int, channels: int = 3) -> int:
-    """Return the multiply-adds of all convolutions and dense layers for one image, as torchvision and papers count.
-
-    They are read off the traced program, so they are those of the function that runs.
+class Costs(NamedTuple):
+    """Attributes:
+    params: trained values; running statistics are none.
+    macs: multiply-adds of all convolutions and dense layers for one image, as torchvision and papers count.
     """
-    images = jnp.zeros((1, image_size, image_size, channels))
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    return _count(jax.make_jaxpr(lambda variables: model.apply(variables, images, train=False))(variables).jaxpr)
+
+    params: int
+    macs: int
+
+
+def costs(model: nn.Module, image_shape: tuple[int, int, int]) -> Costs:
+    """Return what a network costs for one image of (height, width, channels).
+
+    Both are read off the traced program, so they are those of the function that runs.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    trace = jax.make_jaxpr(lambda images: model.init_with_output(jax.random.key(0), images), return_shape=True)
+    program, (_, variables) = trace(images)
+    params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+    return Costs(params, _count(program.jaxpr))
 
 
 def _count(jaxpr: Any) -> int:

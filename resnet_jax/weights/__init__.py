@@ -1,4 +1,10 @@
-"""Weights in and out: a network's variables as a file of named arrays that torch can read."""
+"""Weights in and out: a network's variables as a file of named arrays that torch can read.
+
+Names and layout are torchvision's, and timm's for pre-activation networks and for what torchvision does not have. A
+running variance is kept over N - 1 values here and in torch (`norm_unbiased`), so that imported weights need no factor,
+neither for evaluation nor for fine-tuning, and come back as they were. A network with `norm_unbiased=False` keeps it
+over N: its own steps then add variances that are smaller by (N - 1) / N.
+"""
 
 import functools
 from pathlib import Path
@@ -14,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resnet_jax.errors import DataError
 from resnet_jax.run_directory import write_atomically
 from resnet_jax.weights.files import read_arrays
-from resnet_jax.weights.names import from_torch, to_torch, torch_name, torchvision_name
+from resnet_jax.weights.names import from_torch, names_of, to_torch, torch_name, torchvision_name
 
 Variables = dict[str, Any]
 
@@ -23,9 +29,9 @@ FIRST_KERNELS = ("stem_conv/kernel", "stem_conv/conv1/kernel")
 
 
 def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> None:
-    """Write the parameters and BatchNorm statistics of `model` under torchvision's names and in torch's layout.
+    """Write the parameters and BatchNorm statistics of `model` under torchvision's or timm's names, in torch's layout.
 
-    The running variances are written as they are: over N values, as Flax keeps them, where torch divides by N - 1.
+    Torch's `load_state_dict(strict=True)` takes the file if it adds its own counters of batches, which play no part.
 
     Raises DataError if the file's name does not end with .safetensors, or if the variables are of another network.
     """
@@ -37,11 +43,17 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
     given = {path: array.shape for path, array in arrays.items()}
     # What the network lacks comes last: another family's path may have no name in this one.
     differing = sorted(wanted.items() ^ given.items(), key=lambda item: (item[0] not in wanted, item))
-    name_of = functools.partial(torch_name, network=type(model))
     if differing:
-        raise DataError(f"the variables are not those of the network: they differ in {name_of(differing[0][0])}.")
-    named = {name_of(path): to_torch(np.asarray(array, np.float32)) for path, array in arrays.items()}
+        name = torch_name(differing[0][0], names_of(model))
+        raise DataError(f"the variables are not those of the network: they differ in {name}.")
+    named = {name: np.ascontiguousarray(array, np.float32) for name, array in torch_arrays(model, variables).items()}
     write_atomically(file, safetensors.numpy.save(named))
+
+
+def torch_arrays(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
+    """Return the arrays of a network by their names in torch, and in its layout."""
+    arrays = {torch_name(path, names_of(model)): np.asarray(array) for path, array in arrays_of(variables).items()}
+    return {name: to_torch(array, name) for name, array in arrays.items()}
 
 
 def load_weights(model: nn.Module, file: str | Path) -> Variables:
@@ -52,7 +64,7 @@ def load_weights(model: nn.Module, file: str | Path) -> Variables:
     Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped.
     """
     found = {torchvision_name(name): array for name, array in read_arrays(file).items()}
-    name_of = functools.partial(torch_name, network=type(model))
+    name_of = functools.partial(torch_name, names=names_of(model))
     own = arrays_of(shapes(model))
     stem = found.get(next(name_of(path) for path in FIRST_KERNELS if path in own))
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
@@ -61,7 +73,7 @@ def load_weights(model: nn.Module, file: str | Path) -> Variables:
         key = name_of(name)
         if key not in found:
             raise DataError(f"{file} has no {key}: it belongs to another network.")
-        array = from_torch(found.pop(key))
+        array = from_torch(found.pop(key), key)
         if array.shape != wanted.shape:
             raise DataError(f"{key} in {file} has the shape {array.shape} where the network has {wanted.shape}.")
         loaded[name] = array.astype(np.float32)
