@@ -148,7 +148,9 @@ class Block(nn.Module):
             if self.avg_down:
                 name, stride = "averaged_shortcut", 1
                 shortcut = average(shortcut, self.stride)
-            shortcut = Conv(out_channels, 1, stride, dtype=self.dtype, name=f"{name}_conv", bias=self.conv_bias)(shortcut)
+            shortcut = Conv(out_channels, 1, stride, dtype=self.dtype, name=f"{name}_conv", bias=self.conv_bias)(
+                shortcut
+            )
             if self.projection_norm and not self.preactivation:
                 shortcut = self.norm(name=f"{name}_bn")(shortcut, use_running_average=not train)
         elif changes and self.shortcut != "none":

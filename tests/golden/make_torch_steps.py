@@ -11,7 +11,8 @@ Contents, for each NAME of `STEPS`, with the weights of formulas.py, one batch t
     NAME/last_statistics (statistics, 2): after the tenth.
     NAME/logits (classes,): of the first image in evaluation after the tenth.
 
-Torch computes in float64, from float32 weights and images, so that the reference carries no rounding of its own.
+Torch computes in float64, from float32 weights and images, and so does the test: in float32, rounding moves some value
+across ReLU's corner, which changes a gradient by up to a hundredth, and every step after it.
 """
 
 from pathlib import Path
@@ -24,13 +25,12 @@ from tests.golden.make_torch_logits import SHORT, channels
 GOLDEN = Path(__file__).with_name("torch_steps.npz")
 # Names in the registry: images a batch, their size, and fields that differ.
 STEPS = {
-    **dict.fromkeys(("resnet10", "resnet14", "resnet10d", "seresnet10", "resnetv2_10", "wide_resnet14_2"), (8, 64, {})),
-    "resnext14_4x16d": (8, 64, {}),
-    **dict.fromkeys(("cifar_resnet8", "cifar_plain8", "cifar_wrn10_1", "cifar_densenet_bc16_4"), (8, 32, {})),
-    **dict.fromkeys(("cifar_preact_resnet110", "cifar_preact_resnet164"), (8, 32, SHORT)),
-    "d2l_resnet10": (8, 64, {}),
+    **dict.fromkeys(("resnet10", "resnet14", "resnet10d", "seresnet10", "resnetv2_10"), (4, 32, {})),
+    **dict.fromkeys(("resnext14_4x16d", "d2l_resnet10"), (4, 32, {})),
+    **dict.fromkeys(("cifar_resnet8", "cifar_plain8", "cifar_wrn10_1", "cifar_densenet_bc16_4"), (4, 16, {})),
+    **dict.fromkeys(("cifar_preact_resnet110", "cifar_preact_resnet164"), (4, 16, SHORT)),
 }
-SGD = dict(lr=0.01, momentum=0.9, weight_decay=1e-4)
+SGD = dict(lr=0.001, momentum=0.9, weight_decay=1e-4)
 COUNT = 10
 
 

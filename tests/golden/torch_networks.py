@@ -99,7 +99,14 @@ class Network(nn.Module):
     """A network of such blocks, with a stem of 3x3 ("cifar") or of 7x7 and a max-pool ("imagenet")."""
 
     def __init__(
-        self, stage_sizes, stage_widths=(64, 128, 256, 512), stem="imagenet", stem_width=64, classes=1000, channels=3, **of
+        self,
+        stage_sizes,
+        stage_widths=(64, 128, 256, 512),
+        stem="imagenet",
+        stem_width=64,
+        classes=1000,
+        channels=3,
+        **of,
     ):
         super().__init__()
         self.preactivation, self.pools, bias = of.get("preactivation", False), stem == "imagenet", of.get("conv_bias")
@@ -137,7 +144,9 @@ class Network(nn.Module):
 def cifar(depth, per_stage=6, others=2, **fields):
     """A network of He et al. 2015, section 4.2, or one made after it."""
     sizes = ((depth - others) // per_stage,) * 3
-    return Network(**dict(stage_sizes=sizes, stage_widths=(16, 32, 64), stem="cifar", stem_width=16, classes=10) | fields)
+    return Network(
+        **dict(stage_sizes=sizes, stage_widths=(16, 32, 64), stem="cifar", stem_width=16, classes=10) | fields
+    )
 
 
 def cifar_densenet(depth, growth_rate):
@@ -214,9 +223,7 @@ def network(name, **fields):
         # d2l.ai, chapter "Residual Networks (ResNet) and ResNeXt", classes ResNet18, Residual and ResNeXtBlock of PyTorch
         (
             r"d2l_resnet(\d+)",
-            lambda d: Network(
-                BASIC[d], classes=10, channels=1, **dict(conv_bias=True, projection_norm=False) | fields
-            ),
+            lambda d: Network(BASIC[d], classes=10, channels=1, **dict(conv_bias=True, projection_norm=False) | fields),
         ),
     ):
         if match := re.fullmatch(pattern, name):
