@@ -107,7 +107,7 @@ def cifar_densenet_bc(depth: str, growth_rate: str) -> Fields:
 
 
 def thirds(depth: str, per_block: int, others: int, field: str) -> Fields:
-    """Three stages of n blocks each, where `depth` is `per_block` n + `others`. Raises ConfigError for another depth."""
+    """Three stages of n blocks, where `depth` is `per_block` n + `others`. Raises ConfigError for another depth."""
     blocks, left = divmod(int(depth) - others, per_block)
     if left or blocks < 1:
         near = max(blocks, 1) * per_block + others

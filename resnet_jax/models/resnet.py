@@ -157,7 +157,8 @@ def check(net: ResNet) -> None:
     stem = (net.stem_width, *net.stem_hidden)
     if min(*net.stage_sizes, *net.stage_widths, *stem, net.cardinality, net.base_width, net.expansion) < 1:
         raise ConfigError(
-            "stage_sizes, stage_widths, stem_width, stem_hidden, cardinality, base_width and expansion must be 1 or more."
+            "stage_sizes, stage_widths, stem_width, stem_hidden, cardinality, base_width and expansion must be 1 or "
+            "more."
         )
     if net.stem != "deep" and net.stem_hidden != ResNet.stem_hidden:
         raise ConfigError("stem_hidden belongs to deep stems: set stem to deep.")

@@ -1,4 +1,4 @@
-"""Weights, images and labels by formulas, so that torch and the tests have the same and no file holds them. NumPy only."""
+"""Weights, images and labels by formulas, so that torch and the tests have the same, and no file holds them."""
 
 import zlib
 

@@ -220,7 +220,7 @@ def network(name, **fields):
             lambda depth, k: cifar(depth, 6, 4, stage_widths=(16 * k, 32 * k, 64 * k), preactivation=True),
         ),
         (r"cifar_densenet_bc(\d+)_(\d+)", cifar_densenet),
-        # d2l.ai, chapter "Residual Networks (ResNet) and ResNeXt", classes ResNet18, Residual and ResNeXtBlock of PyTorch
+        # d2l.ai, "Residual Networks (ResNet) and ResNeXt": ResNet18, Residual and ResNeXtBlock of its PyTorch code
         (
             r"d2l_resnet(\d+)",
             lambda d: Network(BASIC[d], classes=10, channels=1, **dict(conv_bias=True, projection_norm=False) | fields),

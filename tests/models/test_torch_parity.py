@@ -51,7 +51,7 @@ def test_logits_are_those_of_torch(name):
 @functools.cache
 @jax.enable_x64(True)
 def trained(name):
-    """In float64, but for the head: losses, the first gradients, the statistics after the first and the last step, and logits after it."""
+    """In float64, but for the head: losses, first gradients, statistics after the first and last step, last logits."""
     batch, size, fields = torch_steps.STEPS[name]
     model, variables = network(name, fields)
     model = model.clone(dtype=jnp.float64)
