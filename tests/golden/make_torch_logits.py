@@ -15,8 +15,8 @@ import numpy as np
 from tests.golden.formulas import images, tensor
 
 GOLDEN = Path(__file__).with_name("torch_logits.npz")
-# Names in the registry, and fields that differ: a network or two of each family, short ones where that is enough. Each is
-# held at 224 pixels, or at the size of its data, and at an odd one, where padding mistakes show.
+# Names in the registry, and fields that differ: a network or two of each family, short ones where that is enough. Each
+# is held at 224 pixels, or at the size of its data, and at an odd one, where padding mistakes show.
 SHORT = dict(stage_sizes=(1, 1, 1))
 # The ResNeXt block of d2l.ai, ResNeXtBlock(channels, groups=channels / 4, bot_mul=1), in the place of its Residual.
 D2L_RESNEXT = dict(block="bottleneck", expansion=1, cardinality=4, base_width=16, projection_norm=True)
