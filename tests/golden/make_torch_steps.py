@@ -32,7 +32,7 @@ STEPS = {
 }
 SGD = dict(lr=0.001, momentum=0.9, weight_decay=1e-4)
 COUNT = 10
-# Of these only the first step is compared: their last maps have one pixel here, and the steps after it amplify rounding.
+# Only the first step of these is compared: their last maps have one pixel here, and later steps amplify rounding.
 CHAOTIC = ("resnet14", "resnetv2_10", "resnext14_4x16d")
 
 

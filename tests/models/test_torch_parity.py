@@ -56,7 +56,7 @@ def trained(name):
     model, variables = network(name, fields)
     model = model.clone(dtype=jnp.float64)
     variables = jax.tree.map(np.float64, variables)
-    inputs, wanted = np.float64(nhwc(batch, size, name)), labels(batch)
+    inputs, wanted = jnp.asarray(nhwc(batch, size, name), jnp.float64), labels(batch)
     sgd = torch_steps.SGD
     optimizer = create_optimizer("sgd", lambda _: sgd["lr"], momentum=sgd["momentum"], weight_decay=sgd["weight_decay"])
 
