@@ -26,7 +26,6 @@ from measuring import in_turn, write
 
 from resnet_jax import create_model
 from resnet_jax.models import lowerings
-from resnet_jax.models.cost import multiply_adds
 from resnet_jax.models.initialization import initialize
 from resnet_jax.training.losses import cross_entropy
 from resnet_jax.training.optimizers import create_optimizer
@@ -140,7 +139,7 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
     costs = contestants["ours"].program.cost_analysis() or {}
     row["bytes_accessed_an_image"] = costs.get("bytes accessed", 0) / batch
     if values.peak_tflops:
-        work = 2 * multiply_adds(model, size) * (3 if train else 1)
+        work = 2 * costs(model, (size, size, 3)).macs * (3 if train else 1)
         row["share_of_peak_flops"] = work * batch / seconds["ours"] / values.peak_tflops / 1e12
     if values.peak_gbytes:
         row["share_of_peak_bandwidth"] = costs.get("bytes accessed", 0) / seconds["ours"] / values.peak_gbytes / 1e9

@@ -1,4 +1,7 @@
-"""`models`: the registered networks, what they cost, and what was published of them."""
+"""`models`: the registered networks, what they cost, and what was published of them.
+
+`docs/networks.md` is what it prints with `--format=markdown`.
+"""
 
 import argparse
 import csv
@@ -10,13 +13,25 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.cost import multiply_adds, parameters
-from resnet_jax.models.registry import create_model, list_models
+from resnet_jax.models.cost import costs
+from resnet_jax.models.registry import create_model, find, image_shape, list_models
+
+HEADING = """# Networks
+
+What `python -m resnet_jax models --format=markdown` prints. Multiply-adds are those of one image of the size given.
+Published accuracies are of the sources named, not of this code. A name that differs from a listed one in its numbers
+alone, such as `resnext50_16x8d`, `cifar_resnext29_4x32d` or `cifar_plain26`, is a network too.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("pattern", nargs="?", default="*", help="shell-style, such as 'resnext*'")
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        help="shell-style, such as 'resnext*', or one name",
+    )
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
 
 
@@ -31,12 +46,11 @@ def rows(pattern: str) -> list[dict]:
     Raises ConfigError if none matches.
     """
     text = importlib.resources.files("resnet_jax.report").joinpath("published.csv").read_text()
-    published = {row["name"]: row for row in csv.DictReader(text.splitlines())}
+    published = {row["name"]: row for row in reversed(list(csv.DictReader(text.splitlines())))}  # the first counts
     found = []
-    for name in list_models(pattern):
-        model = create_model(name)
-        size = 32 if model.stem == "cifar" else 224
-        row = {"name": name, "params": parameters(model, size), "macs": multiply_adds(model, size), "image_size": size}
+    for name in list_models(pattern) or [pattern] * bool(find(pattern)):
+        shape = image_shape(name)
+        row = {"name": name, **costs(create_model(name), shape)._asdict(), "image_size": shape[0]}
         known = published.get(name)
         row["top1"] = float(known["top1"]) if known else None
         row["source"] = f"{known['dataset']}, {known['source']}" if known else None
@@ -64,6 +78,7 @@ def show(rows: list[dict], style: str) -> None:
         for row in rows
     ]
     if style == "markdown":
+        print(HEADING)
         for line in (header, ("---", "---:", "---:", "---:", "---:", "---"), *cells):
             print("| " + " | ".join(line) + " |")
         return

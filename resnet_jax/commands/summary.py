@@ -31,7 +31,7 @@ def run(values: argparse.Namespace) -> None:
     size = values.image_size or (32 if model.stem == "cifar" else 224)
     if size < 1 or values.channels < 1:
         raise ConfigError(f"an image of {size} pixels and {values.channels} channels is none: use 1 or more of both.")
-    show(values.name, size, layers(model, size, values.channels), values.format)
+    show(values.name, size, layers(model, (size, size, values.channels)), values.format)
 
 
 def show(name: str, size: int, found: list[Layer], style: str) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.models.convolution import Conv, kaiming_fan_out
+from resnet_jax.models.normalization import BatchNorm, FrozenBatchNorm
 
 Maps = Float[Array, "batch height width channels"]
 OutMaps = Float[Array, "batch out_height out_width out_channels"]
@@ -17,20 +18,13 @@ OutMaps = Float[Array, "batch out_height out_width out_channels"]
 SHORTCUTS = ("A", "A_both", "B", "C", "none")
 
 
-class FrozenBatchNorm(nn.BatchNorm):
-    """A BatchNorm that uses its running statistics in training too, and leaves them as they are."""
-
-    def __call__(self, x: Maps, use_running_average: bool | None = None) -> Maps:
-        """Return `x` normalized by the running statistics, whatever is asked for."""
-        return super().__call__(x, use_running_average=True)
-
-
 def batch_norm(net: nn.Module) -> Callable[..., nn.Module]:
-    """Return what makes a BatchNorm of a network: by its momentum, epsilon, axes and precision, frozen or not."""
+    """Return what makes a BatchNorm of a network: by its momentum, epsilon, variance, axes and precision, or frozen."""
     return functools.partial(
-        FrozenBatchNorm if net.norm_frozen else nn.BatchNorm,
+        FrozenBatchNorm if net.norm_frozen else BatchNorm,
         momentum=net.norm_momentum,
         epsilon=net.norm_epsilon,
+        unbiased=net.norm_unbiased,
         dtype=net.dtype,
         axis_name=net.norm_axis,
     )
@@ -89,12 +83,14 @@ class Block(nn.Module):
 
     Attributes:
       norm: makes a BatchNorm; takes `name` and `scale_init`.
-      channels: width of the stage ("planes" in torch); the output has `channels * expansion` channels.
+      channels: width of the stage ("planes" in torch); the output of a bottleneck is `expansion` times as wide.
       stride: spatial stride of the block.
       shortcut: one of `SHORTCUTS`; "B" projects where the shape changes, "C" always, "none" leaves the block plain.
       avg_down: a projection that strides averages 2x2 pixels first instead of skipping three of them: ResNet-D
         (He et al. 2018, arXiv:1812.01187, section 4.1). Where the block dilates in place of a stride, the average
         keeps the size.
+      projection_norm: a BatchNorm after a projection, unless under pre-activation.
+      conv_bias: biases in the convolutions of the branch and in the projection.
       preactivation: BN-ReLU-conv instead of conv-BN-ReLU (He et al. 2016, arXiv:1603.05027, figure 4e). A projection
         then reads the activated input and has no BatchNorm of its own.
       zero_init_last: start the scale of the last BatchNorm at 0, so that the block begins as its shortcut
@@ -115,6 +111,8 @@ class Block(nn.Module):
     stride: int = 1
     shortcut: str = "B"
     avg_down: bool = False
+    projection_norm: bool = True
+    conv_bias: bool = False
     preactivation: bool = False
     zero_init_last: bool = False
     se_reduction: int = 0
@@ -126,17 +124,19 @@ class Block(nn.Module):
     first_dilation: int | None = None
     dtype: Any = jnp.float32
 
-    expansion = 1
+    def conv(self, channels: int, kernel_size: int, stride: int = 1, groups: int = 1, **fields: Any) -> Conv:
+        """Return a convolution of the block: with its precision, and with a bias where the block has them."""
+        return Conv(channels, kernel_size, stride, groups, bias=self.conv_bias, dtype=self.dtype, **fields)
 
     def branch(self) -> list[Conv]:
-        """The convolutions of the residual branch, first to last."""
+        """The convolutions of the residual branch, first to last; the last has the channels of the output."""
         raise NotImplementedError("Block has no convolutions of its own: use BasicBlock or BottleneckBlock")
 
     @nn.compact
     def __call__(self, x: Maps, train: bool) -> OutMaps:
         """Return shortcut + branch, activated unless under pre-activation. Needs the rng "dropout" to drop paths."""
         branch = self.branch()
-        out_channels = self.channels * self.expansion
+        out_channels = branch[-1].channels
         dilates = self.first_dilation not in (None, self.dilation)  # where it would stride
         changes = self.stride != 1 or dilates or x.shape[-1] != out_channels
         projects = self.shortcut == "C" or (self.shortcut == "B" and changes)
@@ -164,8 +164,8 @@ class Block(nn.Module):
             if self.avg_down:
                 name, stride = "averaged_shortcut", 1
                 shortcut = smooth(shortcut) if dilates else average(shortcut, self.stride)
-            shortcut = Conv(out_channels, 1, stride, dtype=self.dtype, name=f"{name}_conv")(shortcut)
-            if not self.preactivation:
+            shortcut = self.conv(out_channels, 1, stride, name=f"{name}_conv")(shortcut)
+            if self.projection_norm and not self.preactivation:
                 shortcut = self.norm(name=f"{name}_bn")(shortcut, use_running_average=not train)
         elif changes and self.shortcut != "none":
             shortcut = pad_channels(shortcut, out_channels, self.stride, both_sides=self.shortcut == "A_both")
@@ -177,19 +177,26 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """Two 3x3 convolutions (He et al. 2015, figure 5 left)."""
 
+    expansion = 1
+
     def branch(self) -> list[Conv]:
         """Both as wide as the stage; the first one strides."""
         first_dilation = self.first_dilation or self.dilation
         return [
-            Conv(self.channels, 3, self.stride, dilation=first_dilation, dtype=self.dtype, name="conv1"),
-            Conv(self.channels, 3, dilation=self.dilation, dtype=self.dtype, name="conv2"),
+            self.conv(self.channels, 3, self.stride, dilation=first_dilation, name="conv1"),
+            self.conv(self.channels, 3, dilation=self.dilation, name="conv2"),
         ]
 
 
 class BottleneckBlock(Block):
-    """1x1, 3x3 in `cardinality` groups, 1x1 (He et al. 2015, figure 5 right; Xie et al. 2017, figure 3c)."""
+    """1x1, 3x3 in `cardinality` groups, 1x1 (He et al. 2015, figure 5 right; Xie et al. 2017, figure 3c).
 
-    expansion = 4
+    Attributes:
+      expansion: output channels, in widths of the stage. With 1, a `base_width` of `64 / cardinality` and `conv_bias`
+        it is the ResNeXt block of d2l.ai, chapter "Residual Networks (ResNet) and ResNeXt", with `bot_mul` 1.
+    """
+
+    expansion: int = 4
 
     def branch(self) -> list[Conv]:
         """The 3x3 is `floor(channels * base_width / 64) * cardinality` wide, as in the ResNeXt authors' code."""
@@ -197,7 +204,7 @@ class BottleneckBlock(Block):
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         dilation = self.first_dilation or self.dilation
         return [
-            Conv(width, 1, first, dtype=self.dtype, name="conv1"),
-            Conv(width, 3, second, self.cardinality, dilation=dilation, dtype=self.dtype, name="conv2"),
-            Conv(self.channels * self.expansion, 1, dtype=self.dtype, name="conv3"),
+            self.conv(width, 1, first, name="conv1"),
+            self.conv(width, 3, second, self.cardinality, dilation=dilation, name="conv2"),
+            self.conv(self.channels * self.expansion, 1, name="conv3"),
         ]

@@ -17,7 +17,7 @@ kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nn.Module):
-    """A convolution without bias; `groups` is the cardinality of Xie et al. 2017 (arXiv:1611.05431).
+    """A convolution; `groups` is the cardinality of Xie et al. 2017 (arXiv:1611.05431). A bias starts at 0.
 
     Both sides are padded by `(kernel_size - 1) // 2 * dilation`. `padding="SAME"` would pad (0, 1) where the stride is
     2, and weights of other libraries would then give other logits. A dilated kernel reads every `dilation`-th pixel.
@@ -29,6 +29,7 @@ class Conv(nn.Module):
     stride: int = 1
     groups: int = 1
     dilation: int = 1
+    bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable = kaiming_fan_out
 
@@ -38,4 +39,7 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         window = Window(self.stride, self.dilation, self.groups)
-        return convolve(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype), window)
+        y = convolve(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype), window)
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32).astype(self.dtype)
+        return y

@@ -90,6 +90,7 @@ class DenseNet(nn.Module):
       dropout: probability with which a value is zeroed after each convolution but the stem's in training, as the paper
         does without augmentation. torchvision's `drop_rate` does so after the 3x3 only.
       norm_momentum, norm_epsilon: of every BatchNorm. Flax momentum 0.9 is torch momentum 0.1.
+      norm_unbiased: running variances are over N - 1 values, as torch keeps them; else over N, as Flax does.
       norm_frozen: use the running statistics in training too, and leave them as they are.
       norm_axis: mesh axes over which a training batch's BatchNorm statistics are shared; None keeps them local.
       dtype: of the computation. Parameters, statistics and logits are float32 always.
@@ -107,6 +108,7 @@ class DenseNet(nn.Module):
     dropout: float = 0.0
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
+    norm_unbiased: bool = True
     norm_frozen: bool = False
     norm_axis: Any = None
     dtype: Any = jnp.float32

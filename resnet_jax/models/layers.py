@@ -59,13 +59,13 @@ class View(NamedTuple):
 WHOLE = View(0, 0, 0)
 
 
-def layers(model: nn.Module, image_size: int, channels: int = 3) -> list[Layer]:
-    """Return the layers of a network in the order in which they are computed, for square images of `image_size`.
+def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
+    """Return the layers of a network in the order in which they are computed, for images of (height, width, channels).
 
     The receptive field is the theoretical one (Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional
     Neural Networks, Distill).
     """
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     owned = {}
     for path, leaf in flatten_dict(variables["params"]).items():

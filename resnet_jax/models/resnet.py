@@ -38,9 +38,12 @@ class ResNet(nn.Module):
         would stride (Chen et al. 2017, arXiv:1706.05587, section 3.1); 0: every stage but the first strides.
       cardinality: groups of the bottleneck's 3x3 (Xie et al. 2017, arXiv:1611.05431).
       base_width: channels per group of the bottleneck's 3x3 in a stage of width 64.
+      expansion: output channels of a bottleneck, in widths of its stage.
       shortcut: "A" (zero channels after), "A_both" (zero channels on both sides), "B" (projection where the shape
         changes), "C" (projection always), "none" (plain network).
       avg_down: projections average 2x2 pixels where they would stride: ResNet-D (arXiv:1812.01187).
+      projection_norm: a BatchNorm after each projection; the ResNet-18 of d2l.ai has none.
+      conv_bias: biases in all convolutions, as d2l.ai has them.
       se_reduction: squeeze-and-excitation in every block, with `1 / se_reduction` of its channels (Hu et al. 2018,
         arXiv:1709.01507); 0 leaves it out.
       preactivation: v2 (He et al. 2016, arXiv:1603.05027).
@@ -49,6 +52,7 @@ class ResNet(nn.Module):
       stochastic_depth: drop probability of the last block's branch; it grows linearly from the input
         (arXiv:1603.09382).
       norm_momentum, norm_epsilon: of every BatchNorm. Flax momentum 0.9 is torch momentum 0.1.
+      norm_unbiased: running variances are over N - 1 values, as torch keeps them; else over N, as Flax does.
       norm_frozen: use the running statistics in training too, and leave them as they are.
       norm_axis: mesh axes over which a training batch's BatchNorm statistics are shared; None keeps them local.
       dtype: of the computation. Parameters, statistics and logits are float32 always.
@@ -66,8 +70,11 @@ class ResNet(nn.Module):
     output_stride: int = 0
     cardinality: int = 1
     base_width: int = 64
+    expansion: int = 4
     shortcut: str = "B"
     avg_down: bool = False
+    projection_norm: bool = True
+    conv_bias: bool = False
     se_reduction: int = 0
     preactivation: bool = False
     stride_in_1x1: bool = False
@@ -75,6 +82,7 @@ class ResNet(nn.Module):
     stochastic_depth: float = 0.0
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
+    norm_unbiased: bool = True
     norm_frozen: bool = False
     norm_axis: Any = None
     dtype: Any = jnp.float32
@@ -84,16 +92,19 @@ class ResNet(nn.Module):
         check(self)
         norm = batch_norm(self)
         if self.stem == "deep":
-            self.stem_conv = DeepStem(norm, (*self.stem_hidden, self.stem_width), self.dtype)
+            self.stem_conv = DeepStem(norm, (*self.stem_hidden, self.stem_width), self.conv_bias, self.dtype)
         else:
             kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-            self.stem_conv = Conv(self.stem_width, kernel_size, stride, dtype=self.dtype)
+            self.stem_conv = Conv(self.stem_width, kernel_size, stride, bias=self.conv_bias, dtype=self.dtype)
         if not self.preactivation:
             self.stem_bn = norm()
 
         fields = dict(norm=norm, preactivation=self.preactivation, dtype=self.dtype)
         fields |= dict(shortcut=self.shortcut, avg_down=self.avg_down, se_reduction=self.se_reduction)
         fields |= dict(cardinality=self.cardinality, base_width=self.base_width, stride_in_1x1=self.stride_in_1x1)
+        fields |= dict(projection_norm=self.projection_norm, conv_bias=self.conv_bias)
+        if self.block == "bottleneck":
+            fields |= dict(expansion=self.expansion)
         self.stages = tuple(
             tuple(f"stage{stage}_block{i + 1}" for i in range(size))
             for stage, size in enumerate(self.stage_sizes, start=1)
@@ -194,9 +205,10 @@ def check(net: ResNet) -> None:
             f"stage_sizes is {net.stage_sizes} and stage_widths {net.stage_widths}: give every stage one of each."
         )
     stem = (net.stem_width, *net.stem_hidden)
-    if min(*net.stage_sizes, *net.stage_widths, *stem, net.cardinality, net.base_width) < 1:
+    if min(*net.stage_sizes, *net.stage_widths, *stem, net.cardinality, net.base_width, net.expansion) < 1:
         raise ConfigError(
-            "stage_sizes, stage_widths, stem_width, stem_hidden, cardinality and base_width must be 1 or more."
+            "stage_sizes, stage_widths, stem_width, stem_hidden, cardinality, base_width and expansion must be 1 or "
+            "more."
         )
     if net.stem != "deep" and net.stem_hidden != ResNet.stem_hidden:
         raise ConfigError("stem_hidden belongs to deep stems: set stem to deep.")
@@ -208,10 +220,13 @@ def check(net: ResNet) -> None:
         )
     if net.avg_down and net.shortcut not in ("B", "C"):
         raise ConfigError(f"avg_down changes projections, and shortcut {net.shortcut} has none: use shortcut B or C.")
+    if not net.projection_norm and net.shortcut not in ("B", "C"):
+        raise ConfigError(f"projection_norm is of projections, and shortcut {net.shortcut} has none: leave it on.")
     if net.se_reduction < 0:
         raise ConfigError(f"se_reduction is {net.se_reduction}: use 1 or more, or 0 for blocks without gates.")
-    if net.block == "basic" and (net.cardinality, net.base_width, net.stride_in_1x1) != (1, 64, False):
-        raise ConfigError("cardinality, base_width and stride_in_1x1 belong to bottlenecks: set block to bottleneck.")
+    bottleneck_only = ("cardinality", "base_width", "expansion", "stride_in_1x1")
+    if net.block == "basic" and any(getattr(net, field) != getattr(ResNet, field) for field in bottleneck_only):
+        raise ConfigError(f"{', '.join(bottleneck_only)} belong to bottlenecks: set block to bottleneck.")
     if net.preactivation and net.zero_init_last:
         raise ConfigError("zero_init_last needs a BatchNorm at the end of each block: turn it or preactivation off.")
     if net.block == "bottleneck" and min(net.stage_widths) * net.base_width < 64:
@@ -219,7 +234,8 @@ def check(net: ResNet) -> None:
             f"base_width {net.base_width} leaves no channel in a stage {min(net.stage_widths)} wide: use "
             f"{math.ceil(64 / min(net.stage_widths))} or more."
         )
-    widths = [net.stem_width, *(width * BLOCKS[net.block].expansion for width in net.stage_widths)]
+    expansion = net.expansion if net.block == "bottleneck" else 1
+    widths = [net.stem_width, *(width * expansion for width in net.stage_widths)]
     if net.shortcut.startswith("A") and widths != sorted(widths):
         raise ConfigError(f"shortcut A can only add channels, and the widths {widths} fall: use shortcut B.")
     if net.shortcut == "none" and (net.zero_init_last or net.stochastic_depth):

@@ -19,11 +19,13 @@ class DeepStem(nn.Module):
     Attributes:
       norm: makes a BatchNorm; takes `name`.
       widths: channels of each convolution.
+      conv_bias: whether they have biases.
       dtype: of the computation.
     """
 
     norm: Callable[..., nn.Module]
     widths: tuple[int, ...]
+    conv_bias: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -34,5 +36,6 @@ class DeepStem(nn.Module):
         for i, width in enumerate(self.widths, start=1):
             if i > 1:
                 x = nn.relu(self.norm(name=f"bn{i - 1}")(x, use_running_average=not train))
-            x = Conv(width, 3, stride=2 if i == 1 else 1, dtype=self.dtype, name=f"conv{i}")(x)
+            stride = 2 if i == 1 else 1
+            x = Conv(width, 3, stride, bias=self.conv_bias, dtype=self.dtype, name=f"conv{i}")(x)
         return x

@@ -26,7 +26,7 @@ class TrainState:
     Attributes:
       step: steps done, int32.
       params: float32 parameters.
-      batch_stats: running BatchNorm means and (biased) variances, float32; empty for a network without BatchNorm.
+      batch_stats: running BatchNorm means and variances, float32; empty for a network without BatchNorm.
       opt_state: the optimizer's.
       average: an `Average`, or None where none are kept.
     """

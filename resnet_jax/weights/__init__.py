@@ -1,4 +1,10 @@
-"""Weights in and out: a network's variables as a file of named arrays that torch can read."""
+"""Weights in and out: a network's variables as a file of named arrays that torch can read.
+
+Names and layout are torchvision's, and timm's for pre-activation networks and for what torchvision does not have. A
+running variance is kept over N - 1 values here and in torch (`norm_unbiased`), so that imported weights need no factor,
+neither for evaluation nor for fine-tuning, and come back as they were. A network with `norm_unbiased=False` keeps it
+over N: its own steps then add variances that are smaller by (N - 1) / N.
+"""
 
 import functools
 from pathlib import Path
@@ -17,7 +23,7 @@ from resnet_jax.run_directory import write_atomically
 from resnet_jax.weights.adapt import adapted
 from resnet_jax.weights.files import read_arrays
 from resnet_jax.weights.hub import local_file
-from resnet_jax.weights.names import from_torch, to_torch, torch_name, torchvision_name
+from resnet_jax.weights.names import Names, from_torch, names_of, to_torch, torch_name, torchvision_name
 
 Variables = dict[str, Any]
 
@@ -27,9 +33,9 @@ HEAD = ("head/kernel", "head/bias")
 
 
 def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> None:
-    """Write the parameters and BatchNorm statistics of `model` under torchvision's names and in torch's layout.
+    """Write the parameters and BatchNorm statistics of `model` under torchvision's or timm's names, in torch's layout.
 
-    The running variances are written as they are: over N values, as Flax keeps them, where torch divides by N - 1.
+    Torch's `load_state_dict(strict=True)` takes the file: counters of batches, which play no part, it adds itself.
 
     Raises DataError if the file's name does not end with .safetensors, or if the variables are of another network.
     """
@@ -41,11 +47,17 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
     given = {path: array.shape for path, array in arrays.items()}
     # What the network lacks comes last: another family's path may have no name in this one.
     differing = sorted(wanted.items() ^ given.items(), key=lambda item: (item[0] not in wanted, item))
-    name_of = functools.partial(torch_name, network=type(model))
     if differing:
-        raise DataError(f"the variables are not those of the network: they differ in {name_of(differing[0][0])}.")
-    named = {name_of(path): to_torch(np.asarray(array, np.float32)) for path, array in arrays.items()}
+        name = torch_name(differing[0][0], names_of(model))
+        raise DataError(f"the variables are not those of the network: they differ in {name}.")
+    named = {name: np.ascontiguousarray(array, np.float32) for name, array in torch_arrays(model, variables).items()}
     write_atomically(file, safetensors.numpy.save(named))
+
+
+def torch_arrays(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
+    """Return the arrays of a network by their names in torch, and in its layout."""
+    arrays = {torch_name(path, names_of(model)): np.asarray(array) for path, array in arrays_of(variables).items()}
+    return {name: to_torch(array, name) for name, array in arrays.items()}
 
 
 def load_weights(
@@ -74,8 +86,8 @@ def load_weights(
     Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped;
     CheckpointError if a run's checkpoint cannot be read, or keeps no averages.
     """
-    name_of = functools.partial(torch_name, network=type(model))
-    found = arrays_of_run(file, type(model), average) if Path(file).is_dir() else arrays_of_file(file, average)
+    name_of = functools.partial(torch_name, names=names_of(model))
+    found = arrays_of_run(file, names_of(model), average) if Path(file).is_dir() else arrays_of_file(file, average)
     own = arrays_of(shapes(model))
     first, head = name_of(next(path for path in FIRST_KERNELS if path in own)), tuple(map(name_of, HEAD))
     if channels is None:
@@ -94,7 +106,7 @@ def load_weights(
     for name, (path, shape) in wanted.items():
         if name not in found:
             raise DataError(f"{file} has no {name}: it belongs to another network{advice(name)}.")
-        array = from_torch(found.pop(name))
+        array = from_torch(found.pop(name), name)
         if array.shape != shape:
             raise DataError(
                 f"{name} in {file} has the shape {array.shape} where the network has {shape}{advice(name)}."
@@ -115,15 +127,16 @@ def arrays_of_file(file: str | Path, average: bool) -> dict[str, np.ndarray]:
     return {torchvision_name(name): array for name, array in read_arrays(local_file(file)).items()}
 
 
-def arrays_of_run(folder: str | Path, network: type[nn.Module], average: bool) -> dict[str, np.ndarray]:
-    """Return the arrays of a run, or of one of its checkpoints, under torchvision's names and in torch's layout.
+def arrays_of_run(folder: str | Path, names: Names, average: bool) -> dict[str, np.ndarray]:
+    """Return the arrays of a run, or of one of its checkpoints, under a network's names and in torch's layout.
 
-    What a network of that class has no name for keeps its own.
+    What has none among these names keeps its own.
     """
     named = {}
     for path, array in arrays_of(read_variables(folder, average)).items():
         try:
-            named[torch_name(path, network)] = to_torch(array)
+            name = torch_name(path, names)
+            named[name] = to_torch(array, name)
         except ValueError:
             named[path] = array
     return named

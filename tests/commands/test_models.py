@@ -1,6 +1,12 @@
+import csv
+import importlib.resources
 import json
+import pathlib
 
 from resnet_jax.__main__ import main
+from resnet_jax.commands import models
+from resnet_jax.models.cost import Costs
+from tests.models.test_cost import TORCH
 
 
 def test_models_lists_costs_and_what_was_published(capsys):
@@ -20,7 +26,8 @@ def test_models_lists_costs_and_what_was_published(capsys):
 def test_models_are_sorted_as_people_do_and_shown_as_a_table(capsys):
     assert main(["models", "cifar_resnet[28]*", "--format=markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["cifar_resnet8", "cifar_resnet20"]
+    names = [line.split("|")[1].strip() for line in lines if line.startswith("| cifar")]
+    assert names == ["cifar_resnet8", "cifar_resnet20"]
     assert main(["models", "cifar_resnet20"]) == 0
     assert "269,722" in capsys.readouterr().out
 
@@ -28,3 +35,27 @@ def test_models_are_sorted_as_people_do_and_shown_as_a_table(capsys):
 def test_a_pattern_that_matches_nothing_is_told(capsys):
     assert main(["models", "vgg*"]) == 2
     assert "no network matches 'vgg*'" in capsys.readouterr().err
+
+
+def test_a_network_that_is_not_listed_is_shown_by_its_name(capsys):
+    assert main(["models", "cifar_resnet14", "--format=json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["params"], row["top1"]) == ("cifar_resnet14", 172_506, None)
+
+
+def test_the_page_of_networks_is_what_the_command_prints(capsys, monkeypatch):
+    """With torch's counts in the place of its own, which are held to them elsewhere."""
+    counts = iter(Costs(*TORCH[name]) for name in models.list_models())
+    monkeypatch.setattr(models, "costs", lambda model, shape: next(counts))
+    assert main(["models", "--format=markdown"]) == 0
+    page = pathlib.Path(__file__).parents[2] / "docs" / "networks.md"
+    assert capsys.readouterr().out == page.read_text()
+
+
+def test_published_results_name_networks_and_their_sources():
+    text = importlib.resources.files("resnet_jax.report").joinpath("published.csv").read_text()
+    published = list(csv.DictReader(text.splitlines()))
+    assert {row["name"] for row in published} <= set(models.list_models())
+    assert all(row["source"] and 0.5 < float(row["top1"]) < 1 for row in published)
+    keys = [(row["name"], row["dataset"], row["source"]) for row in published]
+    assert len(keys) == len(set(keys))

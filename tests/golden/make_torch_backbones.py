@@ -1,6 +1,6 @@
 """Writes torch_backbones.npz: features of torch's dilated networks, what timm tells of features, and adapted kernels.
 
-Run it as make_torch_logits.py, whose formulas give the weights and the images. Torch computes in float64.
+Run it as make_torch_logits.py. `formulas.py` gives the weights and the images. Torch computes in float64.
 """
 
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.golden.make_torch_logits import from_timm, images, tensor
+from tests.golden.formulas import images, tensor
 
 GOLDEN = Path(__file__).with_name("torch_backbones.npz")
 # (name in the registry and in timm or torchvision, output stride, size of the images). Sizes are odd: borders show.
@@ -22,16 +22,14 @@ INFO = ("resnet18", "resnet26t", "resnet50s", "seresnext50_32x4d", "wide_resnet5
 CHANNELS = (1, 2, 4, 6, 8)
 
 
-def fill(network, name: str):
+def fill(network):
     """Return `network` in float64 and in evaluation, with the weights that `tensor` gives."""
     import torch
 
     for key, value in network.state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue
-        key = from_timm(name, key) if name.startswith("resnetv2") else key
-        shape = value.shape[:2] if key == "fc.weight" else value.shape
-        value.copy_(torch.from_numpy(tensor(key, tuple(shape))).reshape(value.shape))
+        value.copy_(torch.from_numpy(tensor(key, tuple(value.shape))))
     return network.double().eval()
 
 
@@ -59,11 +57,11 @@ def main() -> None:
             network = torchvision.models.get_model(
                 name, replace_stride_with_dilation=[stride <= own for own in (4, 8, 16)]
             )
-            backbone = IntermediateLayerGetter(fill(network, name), {f"layer{i}": f"stage{i}" for i in (3, 4)})
+            backbone = IntermediateLayerGetter(fill(network), {f"layer{i}": f"stage{i}" for i in (3, 4)})
             for stage, maps in backbone(torch.from_numpy(images(1, size)).double()).items():
                 golden[f"torchvision/{name}/{stride}/{size}/{stage}"] = kept(maps.numpy())
         for name, stride, size in TIMM:
-            network = fill(timm.create_model(name, output_stride=stride), name)
+            network = fill(timm.create_model(name, output_stride=stride))
             image = torch.from_numpy(images(1, size)).double()
             for stage in (3, 4):
                 # The tap of the last stage is the normalized one, as it is here.

@@ -12,9 +12,9 @@ from resnet_jax import create_model, list_models
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.densenet import DenseNet
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.weights.names import from_torch, to_torch, torch_name
+from resnet_jax.weights.names import from_torch, names_of, to_torch, torch_name
+from tests.golden.formulas import images, tensor
 from tests.golden.make_torch_backbones import GOLDEN, INFO, TIMM, TORCHVISION
-from tests.golden.make_torch_logits import images, tensor
 from tests.models.reference import scrambled
 
 TINY = dict(stage_sizes=(1, 1, 2, 1), stage_widths=(8, 8, 16, 16), stem_width=8, stem_hidden=(4, 4), stem="deep")
@@ -86,8 +86,8 @@ def variables_of(model):
     shapes = jax.eval_shape(lambda: model.init(KEY, jnp.zeros((1, 32, 32, 3))))
     arrays = {}
     for path, wanted in flatten_dict(shapes, sep="/").items():
-        key = torch_name(path.partition("/")[2])
-        arrays[path] = from_torch(tensor(key, to_torch(np.empty(wanted.shape)).shape))
+        key = torch_name(path.partition("/")[2], names_of(model))
+        arrays[path] = from_torch(tensor(key, to_torch(np.empty(wanted.shape), key).shape), key)
     return unflatten_dict(arrays, sep="/")
 
 

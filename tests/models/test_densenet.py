@@ -1,22 +1,16 @@
-import functools
-
 import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from resnet_jax import create_model, list_models, runner
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.cost import multiply_adds
 from resnet_jax.models.densenet import DenseNet, check
-from resnet_jax.weights.names import from_torch, to_torch, torch_name
-from tests.golden import make_torch_densenet as torch_densenet
-from tests.golden.make_torch_logits import images, labels, tensor
 from tests.models.reference import convolve, normalize, relu, scrambled
-from tests.models.test_registry import count, listing, shapes
+from tests.models.test_registry import count, shapes
 
 TINY = dict(block_sizes=(2, 1), growth_rate=4, stem="cifar", stem_width=6, num_classes=5)
 NAMES = list_models("*densenet*")
@@ -35,21 +29,6 @@ def filled(model, images):
 
 
 # Published costs, names and shapes
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "macs"),
-    [
-        # torchvision 0.28, the `num_params` and `_ops` of each weight's metadata
-        ("densenet121", 7_978_856, 2.834),
-        ("densenet161", 28_681_000, 7.728),
-        ("densenet169", 14_149_480, 3.360),
-        ("densenet201", 20_013_928, 4.291),
-    ],
-)
-def test_costs_are_those_of_torchvision(name, params, macs):
-    assert count(name) == params
-    assert round(multiply_adds(create_model(name), 224) / 1e9, 3) == macs
 
 
 @pytest.mark.parametrize(("name", "millions"), [("bc100_12", 0.8), ("bc250_24", 15.3), ("bc190_40", 25.6)])
@@ -74,113 +53,6 @@ def test_a_network_has_as_many_layers_as_its_name_says(name):
     """Huang et al. 2017, table 1: the convolutions and the linear layer."""
     depth = int(name.removeprefix("cifar_").removeprefix("densenet").removeprefix("_bc").partition("_")[0])
     assert sum(path.endswith("kernel") for path in flatten_dict(shapes(name)["params"], sep="/")) == depth
-
-
-@pytest.mark.parametrize("name", list_models("densenet*"))
-def test_names_and_shapes_are_those_of_torchvision(name):
-    arrays = {path: array for kind in shapes(name).values() for path, array in flatten_dict(kind, sep="/").items()}
-    ours = {
-        torch_name(path, DenseNet): to_torch(np.broadcast_to(0, array.shape)).shape for path, array in arrays.items()
-    }
-    assert len(ours) == len(arrays)
-    assert ours == listing(f"tv_{name}")
-
-
-# What torch computes from the same weights
-
-
-@pytest.fixture(scope="module")
-def golden():
-    with np.load(torch_densenet.GOLDEN) as file:
-        return dict(file)
-
-
-def from_formula(model):
-    """The variables of a network, filled by the formula that filled torch's."""
-    wanted = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
-    arrays = {}
-    for path, array in flatten_dict(wanted, sep="/").items():
-        key = torch_name(path.partition("/")[2], DenseNet)
-        arrays[path] = from_torch(tensor(key, to_torch(np.empty(array.shape)).shape))
-    return unflatten_dict(arrays, sep="/")
-
-
-def nhwc(count, size):
-    return jnp.asarray(images(count, size).transpose(0, 2, 3, 1))
-
-
-@pytest.mark.parametrize("size", torch_densenet.SIZES)
-def test_logits_are_those_of_torch(golden, size):
-    model = create_model("densenet121")
-    logits = jax.jit(model.apply)(from_formula(model), nhwc(2, size))
-    expected = golden[f"logits/{size}"]
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-@functools.cache
-def train_step():
-    """Loss, gradients and new statistics of one step of the tiny network, all but the loss under torch's names.
-
-    In float64: a BatchNorm follows on the stem's, whose scales change next to nothing. Their gradients are sums that
-    cancel, and float32 leaves three digits of them.
-    """
-    fields = torch_densenet.TINY
-    model = DenseNet(
-        block_sizes=fields["block_config"],
-        growth_rate=fields["growth_rate"],
-        stem_width=fields["num_init_features"],
-        num_classes=fields["num_classes"],
-    )
-    variables = from_formula(model)
-    precise = model.clone(dtype=jnp.float64)
-    batch, wanted = torch_densenet.TINY_BATCH, labels(torch_densenet.TINY_BATCH)
-
-    def loss_of(params):
-        logits, updates = precise.apply(
-            {**variables, "params": params}, nhwc(batch, torch_densenet.TINY_SIZE), train=True, mutable=["batch_stats"]
-        )
-        return -jax.nn.log_softmax(logits)[jnp.arange(batch), wanted].mean(), updates["batch_stats"]
-
-    with jax.enable_x64(True):
-        (loss, statistics), gradients = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(variables["params"])
-    named = (
-        {torch_name(path, DenseNet): to_torch(np.asarray(array)) for path, array in flatten_dict(tree, sep="/").items()}
-        for tree in (gradients, statistics)
-    )
-    return loss, *named
-
-
-def under(golden, prefix):
-    return {key.removeprefix(prefix): array for key, array in golden.items() if key.startswith(prefix)}
-
-
-def test_the_loss_of_a_training_step_is_that_of_torch(golden):
-    np.testing.assert_allclose(train_step()[0], golden["loss"], rtol=1e-4)
-
-
-def test_the_gradients_of_a_training_step_are_those_of_torch(golden):
-    gradients, expected = train_step()[1], under(golden, "gradients/")
-    assert gradients.keys() == expected.keys()
-    for key, gradient in gradients.items():
-        atol = 1e-4 * np.abs(expected[key]).max()
-        np.testing.assert_allclose(gradient, expected[key], rtol=0, atol=atol, err_msg=key)
-
-
-# How many pixels a side a BatchNorm of the tiny network reads.
-SIDES = {"norm0": 16, "denseblock1": 8, "transition1": 8, "denseblock2": 4, "norm5": 4}
-
-
-def test_the_statistics_after_a_training_step_are_those_of_torch(golden):
-    """Torch keeps variances over N - 1 values and Flax over N; what the step added is corrected by N / (N - 1)."""
-    statistics, expected = train_step()[2], under(golden, "statistics/")
-    assert statistics.keys() == expected.keys()
-    for key, array in statistics.items():
-        if key.endswith("running_var"):
-            old = 0.9 * tensor(key, array.shape)
-            count = torch_densenet.TINY_BATCH * SIDES[key.split(".")[1]] ** 2
-            array = old + (array - old) * count / (count - 1)
-        atol = 1e-4 * np.abs(expected[key]).max()
-        np.testing.assert_allclose(array, expected[key], rtol=0, atol=atol, err_msg=key)
 
 
 # The definitions

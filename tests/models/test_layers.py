@@ -21,7 +21,7 @@ RECEPTIVE_FIELDS = {
 
 @pytest.mark.parametrize("name", RECEPTIVE_FIELDS)
 def test_receptive_fields_are_the_published_ones(name):
-    fields = [layer.receptive_field for layer in layers(create_model(name), 64)]
+    fields = [layer.receptive_field for layer in layers(create_model(name), (64, 64, 3))]
     assert max(field for field in fields if field) == RECEPTIVE_FIELDS[name]
     assert fields[-2:] == [None, None]  # the mean over the image, and the head
 
@@ -46,7 +46,7 @@ def test_a_value_depends_on_the_pixels_of_its_receptive_field_and_on_no_others(n
     images = np.ones((size, size, 8, 3), np.float32)
     images[np.arange(size), np.arange(size)] = np.nan
     maps = jax.jit(lambda images: model.apply(variables, images, method="features"))(images)
-    found = layers(model, size)
+    found = layers(model, (size, size, 3))
     for stage, prefix in LAST.items():
         spoiled = np.isnan(maps[stage]).any((2, 3))
         middle = spoiled[:, spoiled.shape[1] // 2]
@@ -56,14 +56,14 @@ def test_a_value_depends_on_the_pixels_of_its_receptive_field_and_on_no_others(n
 
 
 def test_behind_squeeze_and_excitation_every_value_depends_on_the_whole_image():
-    found = {layer.name: layer for layer in layers(create_model("seresnet18"), 64)}
+    found = {layer.name: layer for layer in layers(create_model("seresnet18"), (64, 64, 3))}
     assert found["stage1_block1/bn2"].receptive_field == 27
     assert found["stage1_block1/se/fc1"].receptive_field is None
     assert found["stage1_block2/conv1"].receptive_field is None
 
 
 def test_a_layer_has_the_shape_and_cost_of_its_definition():
-    found = {layer.name: layer for layer in layers(create_model("resnext50_32x4d"), 224)}
+    found = {layer.name: layer for layer in layers(create_model("resnext50_32x4d"), (224, 224, 3))}
     grouped = found["stage2_block1/conv2"]
     assert (grouped.kind, grouped.output) == ("convolution", (28, 28, 256))
     assert grouped.parameters == 256 * 8 * 9 and grouped.multiply_adds == 28 * 28 * 256 * 8 * 9
@@ -76,4 +76,4 @@ def test_a_layer_has_the_shape_and_cost_of_its_definition():
 
 
 def test_parameters_of_the_layers_are_those_of_the_network():
-    assert sum(layer.parameters for layer in layers(create_model("densenet121"), 64)) == 7_978_856
+    assert sum(layer.parameters for layer in layers(create_model("densenet121"), (64, 64, 3))) == 7_978_856

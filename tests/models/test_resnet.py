@@ -190,17 +190,39 @@ def test_the_head_starts_uniform_within_one_over_the_root_of_its_inputs():
 # BatchNorm
 
 
-def test_a_training_step_moves_the_statistics_by_one_minus_momentum():
-    """new = momentum * old + (1 - momentum) * batch, the variance over all N values (not N - 1)."""
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_a_training_step_moves_the_statistics_by_one_minus_momentum(unbiased):
+    """new = momentum * old + (1 - momentum) * batch, the variance over N - 1 values, as torch has it, or over N."""
     images = noise(4, 5, 5, 3)
-    model = tiny(norm_momentum=0.7)
+    model = tiny(norm_momentum=0.7, norm_unbiased=unbiased)
     variables = filled(model, images)
     old = variables["batch_stats"]["stem_bn"]
     _, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
     new = updates["batch_stats"]["stem_bn"]
     x = convolve(images, variables["params"]["stem_conv"]["kernel"])
     np.testing.assert_allclose(new["mean"], 0.7 * old["mean"] + 0.3 * x.mean(axis=(0, 1, 2)), atol=1e-5)
-    np.testing.assert_allclose(new["var"], 0.7 * old["var"] + 0.3 * x.var(axis=(0, 1, 2)), rtol=1e-4)
+    batch = x.var(axis=(0, 1, 2), ddof=int(unbiased))
+    np.testing.assert_allclose(new["var"], 0.7 * old["var"] + 0.3 * batch, rtol=1e-5)
+
+
+def test_the_variance_of_an_axis_counts_the_values_of_all_of_it():
+    images = noise(4, 3, 3, 3)
+    model = tiny(norm_axis="batch", norm_momentum=0.0)
+    variables = filled(model, images)
+
+    def moved(images):
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]["stem_bn"]["var"]
+
+    found = jax.vmap(moved, axis_name="batch")(images.reshape(2, 2, 3, 3, 3))
+    x = convolve(images, variables["params"]["stem_conv"]["kernel"])
+    np.testing.assert_allclose(found, np.tile(x.var(axis=(0, 1, 2), ddof=1), (2, 1)), rtol=1e-4)
+
+
+def test_a_single_value_has_no_unbiased_variance_and_keeps_its_own():
+    images = noise(1, 1, 1, 3)
+    model = tiny(norm_momentum=0.0)
+    _, updates = model.apply(filled(model, images), images, train=True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(updates["batch_stats"]["stem_bn"]["var"], np.zeros(8))
 
 
 @pytest.mark.parametrize("preactivation", [False, True])
@@ -338,6 +360,9 @@ def test_stochastic_depth_follows_its_key():
         (dict(stem="imagenet", stem_hidden=(24, 32)), "stem_hidden belongs to deep stems"),
         (dict(avg_down=True, shortcut="A"), "shortcut A has none: use shortcut B or C"),
         (dict(avg_down=True, shortcut="none"), "shortcut none has none: use shortcut B or C"),
+        (dict(projection_norm=False, shortcut="A"), "shortcut A has none: leave it on"),
+        (dict(expansion=1), "belong to bottlenecks"),
+        (dict(block="bottleneck", expansion=0), "must be 1 or more"),
         (dict(se_reduction=-1), "se_reduction is -1: use 1 or more, or 0"),
         (dict(block="bottleneck", cardinality=0), "must be 1 or more"),
         (dict(block="bottleneck", base_width=0), "must be 1 or more"),

@@ -11,8 +11,8 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.state import create_state
 from resnet_jax.weights.adapt import adapt_kernel
+from tests.golden.formulas import tensor
 from tests.golden.make_torch_backbones import CHANNELS, GOLDEN
-from tests.golden.make_torch_logits import tensor
 from tests.models.reference import scrambled
 
 FAMILIES = {

@@ -14,7 +14,7 @@ from resnet_jax.data.sources.dataset import IMAGENET_MEAN, IMAGENET_STD
 from resnet_jax.errors import DataError
 from resnet_jax.models.blocks import SHORTCUTS
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.weights.names import from_torch, to_torch, torch_name
+from resnet_jax.weights.names import RESNET_V2, from_torch, to_torch, torch_name
 from tests.models.reference import scrambled
 
 TINY = dict(stage_sizes=(1, 2), stage_widths=(8, 16), stem="cifar", stem_width=8, num_classes=5)
@@ -69,6 +69,8 @@ def test_loaded_weights_are_the_saved_ones_bit_for_bit(file, block, shortcut, pr
         dict(stem="deep", avg_down=True),
         dict(channels=1, stem="deep", avg_down=True, preactivation=True),
         dict(se_reduction=16),
+        dict(se_reduction=16, preactivation=True),
+        dict(conv_bias=True, projection_norm=False),
         dict(num_classes=0),
         dict(channels=1),
         dict(channels=1, stem="imagenet", preactivation=True),
@@ -138,13 +140,39 @@ def test_names_are_those_of_torchvision(file):
         ("stage1_block1/averaged_shortcut_bn/scale", "layer1.0.downsample.2.weight"),
         ("stage2_block3/se/fc1/kernel", "layer2.2.se.fc1.weight"),
         ("stage2_block3/se/fc2/bias", "layer2.2.se.fc2.bias"),
-        ("last_bn/scale", "norm.weight"),
         ("head/kernel", "fc.weight"),
         ("head/bias", "fc.bias"),
     ],
 )
 def test_a_path_has_the_name_that_torchvision_gives_it(path, name):
     assert torch_name(path) == name
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("stem_conv/kernel", "stem.conv.weight"),
+        ("stem_conv/conv3/kernel", "stem.conv3.weight"),
+        ("stem_conv/bn2/mean", "stem.norm2.running_mean"),
+        ("stage3_block36/conv3/kernel", "stages.2.blocks.35.conv3.weight"),
+        ("stage1_block1/bn1/scale", "stages.0.blocks.0.norm1.weight"),
+        ("stage2_block1/shortcut_conv/kernel", "stages.1.blocks.0.downsample.conv.weight"),
+        ("stage2_block1/averaged_shortcut_conv/kernel", "stages.1.blocks.0.downsample.conv.weight"),
+        ("stage2_block1/se/fc1/bias", "stages.1.blocks.0.se.fc1.bias"),
+        ("last_bn/scale", "norm.weight"),
+        ("head/kernel", "head.fc.weight"),
+    ],
+)
+def test_a_path_of_a_preactivation_network_has_the_name_that_timm_gives_it(path, name):
+    assert torch_name(path, RESNET_V2) == name
+
+
+def test_the_head_of_a_preactivation_network_is_a_1x1_convolution_as_in_timm(file):
+    model, variables = filled(preactivation=True)
+    save_weights(model, variables, file)
+    kernel = safetensors.numpy.load_file(file)["head.fc.weight"]
+    assert kernel.shape == (5, 16, 1, 1)
+    np.testing.assert_array_equal(kernel[:, :, 0, 0].T, variables["params"]["head"]["kernel"])
 
 
 def test_a_path_without_a_known_name_is_named():
