@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,12 +132,12 @@ def block_diagonal(kernel: Kernel, groups: int, merge: int) -> Float[Array, "row
     return (blocks * diagonal).reshape(rows, columns, merge * inputs, channels)
 
 
-def choose(platform: str, direction: str, channels: int, window: Window) -> str:
+def choose(platform: str, direction: str, channels: int, window: Window, dtype: Any = jnp.float32) -> str:
     """Return the name of the lowering for a direction of `onednn.DIRECTIONS`.
 
     `platform` is "cpu", "tpu" or "gpu"; `channels` those of the input.
     """
-    if platform == "cpu" and onednn.missing() is None:
+    if platform == "cpu" and dtype != jnp.float64 and onednn.missing() is None:
         return "onednn"
     if window.groups == 1:
         return "xla"
@@ -155,7 +156,7 @@ def fastest(x: Maps, kernel: Kernel, window: Window) -> OutMaps:
 
 def _on_each_platform(work, direction, x, window):
     branches = {
-        platform: functools.partial(work, LOWERINGS[choose(platform, direction, x.shape[-1], window)])
+        platform: functools.partial(work, LOWERINGS[choose(platform, direction, x.shape[-1], window, x.dtype)])
         for platform in ("cpu", "tpu", "gpu")
     }
     return lax.platform_dependent(cpu=branches["cpu"], tpu=branches["tpu"], default=branches["gpu"])

@@ -123,6 +123,14 @@ def test_the_platform_that_is_compiled_for_decides_and_not_the_one_that_compiles
     assert "feature_group_count = 4 " in program_for("cuda")
 
 
+def test_in_float64_nothing_is_rounded_to_float32():
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        x, kernel = random.normal(size=(1, 5, 5, 4)), random.normal(size=(3, 3, 2, 4))
+        made = lowerings.convolve(jnp.asarray(x), jnp.asarray(kernel), Window(groups=2))
+        np.testing.assert_allclose(made, convolve(x, kernel, 1, 2), rtol=0, atol=1e-12)
+
+
 def test_a_lowering_can_be_asked_for():
     x, kernel = arrays(SHAPES[0])
     with lowerings.use("xla"):

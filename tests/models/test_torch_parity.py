@@ -107,7 +107,7 @@ def test_loss_gradients_and_statistics_of_a_training_step_are_those_of_torch(nam
     assert_digests(digests["statistics"], expected[f"{name}/statistics"], 1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in torch_steps.STEPS if name not in torch_steps.CHAOTIC])
+@pytest.mark.parametrize("name", torch_steps.STEPS)
 def test_ten_steps_of_sgd_and_the_evaluation_after_them_are_those_of_torch(name):
     """The running variances are torch's too, over N - 1 values: no factor stands between them."""
     expected = golden(torch_steps.GOLDEN)
