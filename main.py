@@ -1,10 +1,11 @@
 """Train or evaluate a network: `python main.py --config=configs/digits.py --workdir=runs/digits`.
 
 Started again with the same workdir, a run goes on where it stopped. Exit code 0: done; 1: training diverged; 2:
-something is wrong that the user can mend; 130 or 143: stopped by Ctrl-C or SIGTERM, and saved.
+something is wrong that the user can mend; 130 or 143: stopped by Ctrl-C or SIGTERM, the same command goes on.
 """
 
 import re
+import signal
 import sys
 
 from absl import flags
@@ -79,4 +80,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, Ctrl-C ends it without a word
     sys.exit(main(sys.argv))

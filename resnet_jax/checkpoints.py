@@ -10,14 +10,22 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from resnet_jax.checksums import damage, write_checksums
 from resnet_jax.errors import CheckpointError
 from resnet_jax.run_directory import disk_errors
+
+# Orbax writes these after all others, when the checksums are taken; neither is read.
+WRITTEN_LAST = {"_CHECKPOINT_METADATA", "commit_success.txt"}
 
 
 class Checkpoints:
     """The checkpoints of one run, written while training goes on.
+
+    Each lies in a folder of its own with the checksums of its files, and appears there whole or not at all. Those that
+    are damaged are told of, and moved to `unreadable_checkpoints` beside the folder, as the run opens it.
 
     Args:
       folder: holds one folder a step; made where it is missing.
@@ -25,23 +33,36 @@ class Checkpoints:
       keep_best: how many of those with the highest test top-1 are kept besides. Orbax's own `best_fn` with
         `max_to_keep` would delete the newest one when it is not among the best, and with it the run's progress.
       read_only: change nothing, as another process may be writing.
+      note: takes a sentence on each checkpoint that is damaged.
+
+    Raises CheckpointError if there are checkpoints, and all of them are damaged.
     """
 
-    def __init__(self, folder: Path, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        keep_latest: int = 2,
+        keep_best: int = 1,
+        read_only: bool = False,
+        note: Callable[[str], None] = print,
+    ):
         self._folder = Path(folder).absolute()
         self._read_only = read_only
+        self._note = note
+        if not read_only:
+            self._set_damaged_aside()
         best = BestN(get_metric_fn=top1, n=keep_best, keep_checkpoints_without_metrics=False)
+        # A reader ranks nothing, and so does not stumble over a damaged metric either.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([LatestN(keep_latest), best]),
-            best_fn=top1,
+            preservation_policy=None if read_only else AnyPreservationPolicy([LatestN(keep_latest), best]),
+            best_fn=None if read_only else top1,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up),
         )
         with storage_errors(self._folder):
-            self._manager = ocp.CheckpointManager(
-                self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
-            )
+            self._manager = _Manager(self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Begin to save the state of `step`, with the metrics that rank it. An earlier save is waited for."""
@@ -65,11 +86,11 @@ class Checkpoints:
         """The steps that are kept, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, like: Any, note: Callable[[str], None] = print) -> Any | None:
+    def restore(self, like: Any) -> Any | None:
         """Return the newest state that can be read, laid out as `like`; None where there is no checkpoint at all.
 
-        Newer ones that cannot be read are told to `note` in a sentence each, and moved out of the way of the run, which
-        will write these steps again.
+        Newer ones that cannot be read are told of, and moved out of the way of the run, which will write these steps
+        again.
 
         Raises:
           CheckpointError: there are checkpoints, and none of them can be read.
@@ -77,30 +98,63 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         unreadable = []
         for step in self.steps[::-1]:
-            try:
-                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-            except Exception as error:  # Orbax raises whatever its storage layers raise.
-                reason = first_line(error)
-                note(f"The checkpoint of step {step} cannot be read ({reason}); trying the one before it.")
-                unreadable.append(step)
-            else:
-                if not self._read_only:
-                    self._set_aside(unreadable)
-                return state
+            reason = damage(self._folder / str(step), WRITTEN_LAST) if self._read_only else None
+            if reason is None:
+                try:
+                    state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                except Exception as error:  # Orbax raises whatever its storage layers raise.
+                    reason = first_line(error)
+                else:
+                    if unreadable and not self._read_only:
+                        self._set_aside(unreadable)
+                        self._manager.reload()
+                    return state
+            self._note(f"The checkpoint of step {step} cannot be read ({reason}); trying the one before it.")
+            unreadable.append(step)
         if unreadable:
-            raise CheckpointError(
-                f"None of the checkpoints in {self._folder} can be read for this run: start in another --workdir, or "
-                "delete that folder to start from the first step."
-            )
+            raise self._none_readable()
         return None
+
+    def _sum_up(self) -> None:
+        """List the checksums of the checkpoint that is about to take its place."""
+        if jax.process_index() == 0:
+            [written] = self._folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*")
+            write_checksums(written, WRITTEN_LAST)
+
+    def _set_damaged_aside(self) -> None:
+        """Move what is damaged away before Orbax opens the folder, which it can not where a metric is damaged."""
+        if jax.process_index() == 0:
+            found = sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
+            reasons = {step: damage(self._folder / str(step), WRITTEN_LAST) for step in found}
+            damaged = [step for step in found if reasons[step]]
+            for step in damaged:
+                self._note(f"The checkpoint of step {step} is damaged ({reasons[step]}): it is not used.")
+            if damaged and damaged == found:
+                raise self._none_readable()
+            self._set_aside(damaged)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
 
     def _set_aside(self, steps: list[int]) -> None:
         aside = self._folder.with_name("unreadable_checkpoints")
-        with disk_errors(aside):
-            for step in steps:
-                aside.mkdir(exist_ok=True)
-                (self._folder / str(step)).rename(aside / f"{step}_{time.time_ns()}")
-        self._manager.reload()
+        if jax.process_index() == 0:
+            with disk_errors(aside):
+                for step in steps:
+                    aside.mkdir(exist_ok=True)
+                    (self._folder / str(step)).rename(aside / f"{step}_{time.time_ns()}")
+
+    def _none_readable(self) -> CheckpointError:
+        return CheckpointError(
+            f"None of the checkpoints in {self._folder} can be read for this run: start in another --workdir, or "
+            "delete that folder to start from the first step."
+        )
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, without its own question for preemption: the loop asks, and a second asker would confuse it."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 @contextlib.contextmanager

@@ -103,7 +103,9 @@ def default_config() -> ConfigDict:
     config.parallel.devices = 0  # 0: all
     config.parallel.norm_scope = "local"  # BatchNorm statistics of a device (local), of a group of devices, or global
     config.parallel.norm_group = 1  # devices a group
-    config.parallel.coordinator = ""  # HOST:PORT of the first host, or "auto" on Cloud TPU and Slurm; empty: one host
+    config.parallel.coordinator = (
+        ""  # HOST:PORT of the first host, or "auto" on Cloud TPU, Slurm, Open MPI and Kubernetes; empty: one host
+    )
     config.parallel.hosts = 1
     config.parallel.host = 0
     return config.lock()

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
 import platform
+import socket
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -38,6 +40,7 @@ class RunDirectory:
         self._writes = writes
         self._events = None
         self._purge_step = None
+        self._lock = None
 
     @property
     def config(self) -> Path:
@@ -78,12 +81,13 @@ class RunDirectory:
                 run is watched or kept, not its result. `config.json` then takes the new values.
 
         Raises:
-            ConfigError: The folder holds a run with another config, or a damaged config.
+            ConfigError: The folder holds a run with another config, or a damaged config, or is in use.
             UserError: The folder cannot be created or written.
         """
         if not self._writes:
             return
         self.create()
+        self._take()
         if self.config.exists():
             self.check(config, may_change)
         write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
@@ -133,7 +137,7 @@ class RunDirectory:
             kept = [line for line, record in _lines(self.metrics) if record["step"] <= step]
             write_atomically(self.metrics, b"".join(line + b"\n" for line in kept))
         self._purge_step = step + 1
-        self.close()
+        self._close_events()
 
     def write_summary(self, summary: dict[str, Any], file: str = "summary.json") -> None:
         """Writes `summary` and the versions of what made it."""
@@ -145,7 +149,37 @@ class RunDirectory:
             write_atomically(self.path / file, text.encode() + b"\n")
 
     def close(self) -> None:
-        """Closes TensorBoard's event file; a later `log` opens another."""
+        """Closes TensorBoard's event file, and leaves the folder to other processes."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+        self._close_events()
+
+    def _take(self) -> None:
+        """Raises ConfigError if another process trains in this folder, else keeps others out until it is closed.
+
+        The system takes the lock back when the process ends, however it ends.
+        """
+        with disk_errors(self.path):
+            lock = (self.path / ".lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with lock:
+                lock.seek(0)
+                holder = lock.read(200).strip()
+            raise ConfigError(
+                f"{self.path} is in use by {holder or 'another process'}: stop that one, wait until it has ended, or "
+                "choose another --workdir."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def _close_events(self) -> None:
         events, self._events = self._events, None
         if events is not None:
             with disk_errors(self.tensorboard):

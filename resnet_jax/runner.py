@@ -14,8 +14,8 @@ from rich.table import Table
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
+from resnet_jax.hosts import joined
 from resnet_jax.interrupts import Interrupts
-from resnet_jax.parallel import start_hosts
 from resnet_jax.progress import Progress, final_line
 from resnet_jax.report.curves import draw_curves
 from resnet_jax.run_directory import RunDirectory, read_metrics
@@ -34,13 +34,13 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
       Interrupted: the run was asked to stop, and has saved its state.
     """
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax logs each of its steps, and each error that it raises too.
-    start_hosts(config.parallel.coordinator, config.parallel.hosts, config.parallel.host)
     if workdir is None:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
-    experiment = build(config)
-    record = RunDirectory(workdir, writes=jax.process_index() == 0)
-    with contextlib.closing(record), Interrupts() as interrupts:
-        return (train if mode == "train" else evaluate)(config, experiment, record, interrupts)
+    with joined(config.parallel.coordinator, config.parallel.hosts, config.parallel.host):
+        experiment = build(config)
+        record = RunDirectory(workdir, writes=jax.process_index() == 0)
+        with contextlib.closing(record), Interrupts() as interrupts:
+            return (train if mode == "train" else evaluate)(config, experiment, record, interrupts)
 
 
 def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:

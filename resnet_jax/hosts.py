@@ -1,0 +1,84 @@
+"""Hosts: how the processes of a run find each other, and how all of them end when one does."""
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+
+import jax
+
+from resnet_jax.errors import ConfigError, Diverged, UserError
+from resnet_jax.interrupts import Interrupted
+
+HEARTBEAT_SECONDS = 20  # after which a silent host is lost
+START_SECONDS = 300  # in which all hosts must have come
+
+
+@contextlib.contextmanager
+def joined(coordinator: str, hosts: int, host: int) -> Iterator[None]:
+    """Join a run of several hosts: entered before anything else touches a device.
+
+    All but the first host print nothing but errors. A host that is lost is named to the others by JAX's coordination
+    service, which ends them.
+
+    Args:
+      coordinator: HOST:PORT of the first host, or "auto" where Slurm, Open MPI, Kubernetes or Cloud TPU tell.
+      hosts: how many there are.
+      host: the number of this one, from 0.
+
+    Raises:
+      ConfigError: the fields do not fit, or no cluster is found.
+    """
+    if hosts == 1 and coordinator != "auto":
+        yield
+        return
+    start(coordinator, hosts, host)
+    with contextlib.ExitStack() as stack:
+        if jax.process_index():
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        try:
+            yield
+        except (Diverged, Interrupted):  # which all hosts come to at the same step
+            raise
+        except Exception as error:
+            end_alone(error)
+
+
+def start(coordinator: str, hosts: int, host: int) -> None:
+    """Connect to the coordinator, which the first host starts. Raises ConfigError for fields that do not fit."""
+    if coordinator != "auto" and not (coordinator.rpartition(":")[0] and coordinator.rpartition(":")[2].isdigit()):
+        raise ConfigError(f"parallel.coordinator is {coordinator!r}: give HOST:PORT of the first host, or auto.")
+    if not 0 <= host < hosts:
+        raise ConfigError(f"parallel.host is {host} and parallel.hosts is {hosts}: hosts are numbered from 0.")
+    known = dict(
+        coordinator_address=coordinator, num_processes=hosts, process_id=host, cluster_detection_method="deactivate"
+    )
+    try:
+        jax.distributed.initialize(
+            **({} if coordinator == "auto" else known),
+            initialization_timeout=START_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"no cluster is found ({error}): set parallel.coordinator, parallel.hosts and parallel.host."
+        ) from error
+
+
+def end_alone(error: Exception) -> None:
+    """End this process without waiting for the others, which then hear that it is lost.
+
+    An error that is not the user's may come from a collective, because another host is lost: then this one waits until
+    the service names that host, and ends it.
+    """
+    here = f"host {jax.process_index()} of {jax.process_count()}"
+    if isinstance(error, UserError):
+        print(f"error: {here}: {error}", file=sys.stderr, flush=True)
+        os._exit(2)
+    traceback.print_exception(error)
+    print(f"error: {here} can not go on; if that is because another is lost, it is named now.", file=sys.stderr)
+    sys.stderr.flush()
+    time.sleep(2 * HEARTBEAT_SECONDS)
+    os._exit(1)
