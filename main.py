@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.interrupts import Interrupted
 
-USAGE = "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval] [--config.any.field=value ...]"
+USAGE = "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay] [--config.any.field=value ...]"
 
 
 def parse(arguments: list[str]) -> flags.FlagValues:
@@ -24,7 +24,13 @@ def parse(arguments: list[str]) -> flags.FlagValues:
         "config", None, "File of the config, such as configs/resnet50.py.", values, sys_argv=arguments
     )
     flags.DEFINE_string("workdir", None, "Folder of the run: metrics, checkpoints and curves.", values)
-    flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate the newest checkpoint.", values)
+    flags.DEFINE_enum(
+        "mode",
+        "train",
+        ["train", "eval", "replay"],
+        "Train, evaluate the newest checkpoint, or take the step at which training diverged once more.",
+        values,
+    )
     flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
         rest = values(arguments)[1:]

@@ -27,6 +27,7 @@ MAY_CHANGE = (
     "parallel.coordinator",
     "parallel.hosts",
     "parallel.host",
+    "parallel.heartbeat_seconds",
 )
 
 
@@ -36,7 +37,7 @@ def default_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "cifar_resnet20"  # a name of `python -m resnet_jax models`
-    config.model.dtype = "float32"  # of the computation: float32 or bfloat16
+    config.model.dtype = "float32"  # of the computation: float32, bfloat16 or float16 (with a loss scale)
     config.model.overrides = network_fields()  # any field of the network; None keeps the registered value
 
     config.data = ConfigDict()
@@ -68,6 +69,7 @@ def default_config() -> ConfigDict:
     config.training.loss = "cross_entropy"  # or binary_cross_entropy
     config.training.label_smoothing = 0.0
     config.training.ema_decay = 0.0  # of moving averages of parameters and statistics; 0: none are kept
+    config.training.skip_nonfinite = 0  # most steps with an infinite or undefined gradient that are left out
     config.training.log_every = 50  # steps
     config.training.steps_per_dispatch = 0  # 0: log_every where data lies on a GPU or TPU, else 1
 
@@ -108,6 +110,7 @@ def default_config() -> ConfigDict:
     )
     config.parallel.hosts = 1
     config.parallel.host = 0
+    config.parallel.heartbeat_seconds = 20  # after which a silent host is lost
     return config.lock()
 
 
@@ -142,6 +145,7 @@ def check_config(config: ConfigDict) -> None:
         ("training.microbatches", lambda value: value >= 1, "1 or more"),
         ("training.label_smoothing", lambda value: 0 <= value < 1, "0 or more and less than 1"),
         ("training.ema_decay", lambda value: 0 <= value < 1, "0 or more and less than 1"),
+        ("training.skip_nonfinite", lambda value: value >= 0, "0 or more"),
         ("training.log_every", lambda value: value >= 1, "1 or more"),
         ("training.steps_per_dispatch", lambda value: value >= 0, "0 or more"),
         (
@@ -149,7 +153,7 @@ def check_config(config: ConfigDict) -> None:
             lambda value: value in ("cross_entropy", "binary_cross_entropy"),
             "cross_entropy or binary_cross_entropy",
         ),
-        ("model.dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
+        ("model.dtype", lambda value: value in ("float32", "bfloat16", "float16"), "float32, bfloat16 or float16"),
         ("augment.pad", lambda value: value >= 0, "0 or more"),
         ("augment.mixup", lambda value: value >= 0, "0 or more"),
         ("augment.cutmix", lambda value: value >= 0, "0 or more"),
@@ -159,6 +163,8 @@ def check_config(config: ConfigDict) -> None:
         ("checkpoint.every_epochs", lambda value: value >= 1, "1 or more"),
         ("checkpoint.keep_latest", lambda value: value >= 1, "1 or more"),
         ("checkpoint.keep_best", lambda value: value >= 0, "0 or more"),
+        ("parallel.hosts", lambda value: value >= 1, "1 or more"),
+        ("parallel.heartbeat_seconds", lambda value: value >= 1, "1 or more"),
     )
     for name, allowed, wanted in rules:
         group, field = name.split(".")

@@ -12,12 +12,11 @@ import jax
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.interrupts import Interrupted
 
-HEARTBEAT_SECONDS = 20  # after which a silent host is lost
 START_SECONDS = 300  # in which all hosts must have come
 
 
 @contextlib.contextmanager
-def joined(coordinator: str, hosts: int, host: int) -> Iterator[None]:
+def joined(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> Iterator[None]:
     """Join a run of several hosts: entered before anything else touches a device.
 
     All but the first host print nothing but errors. A host that is lost is named to the others by JAX's coordination
@@ -27,6 +26,7 @@ def joined(coordinator: str, hosts: int, host: int) -> Iterator[None]:
       coordinator: HOST:PORT of the first host, or "auto" where Slurm, Open MPI, Kubernetes or Cloud TPU tell.
       hosts: how many there are.
       host: the number of this one, from 0.
+      heartbeat_seconds: after which a silent host is lost.
 
     Raises:
       ConfigError: the fields do not fit, or no cluster is found.
@@ -34,7 +34,7 @@ def joined(coordinator: str, hosts: int, host: int) -> Iterator[None]:
     if hosts == 1 and coordinator != "auto":
         yield
         return
-    start(coordinator, hosts, host)
+    start(coordinator, hosts, host, heartbeat_seconds)
     with contextlib.ExitStack() as stack:
         if jax.process_index():
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
@@ -43,10 +43,10 @@ def joined(coordinator: str, hosts: int, host: int) -> Iterator[None]:
         except (Diverged, Interrupted):  # which all hosts come to at the same step
             raise
         except Exception as error:
-            end_alone(error)
+            end_alone(error, 2 * heartbeat_seconds)
 
 
-def start(coordinator: str, hosts: int, host: int) -> None:
+def start(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> None:
     """Connect to the coordinator, which the first host starts. Raises ConfigError for fields that do not fit."""
     if coordinator != "auto" and not (coordinator.rpartition(":")[0] and coordinator.rpartition(":")[2].isdigit()):
         raise ConfigError(f"parallel.coordinator is {coordinator!r}: give HOST:PORT of the first host, or auto.")
@@ -59,7 +59,7 @@ def start(coordinator: str, hosts: int, host: int) -> None:
         jax.distributed.initialize(
             **({} if coordinator == "auto" else known),
             initialization_timeout=START_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            heartbeat_timeout_seconds=heartbeat_seconds,
         )
     except ValueError as error:
         raise ConfigError(
@@ -67,11 +67,11 @@ def start(coordinator: str, hosts: int, host: int) -> None:
         ) from error
 
 
-def end_alone(error: Exception) -> None:
+def end_alone(error: Exception, patience: float) -> None:
     """End this process without waiting for the others, which then hear that it is lost.
 
-    An error that is not the user's may come from a collective, because another host is lost: then this one waits until
-    the service names that host, and ends it.
+    An error that is not the user's may come from a collective, because another host is lost: then this one waits, for
+    `patience` seconds at most, until the service names that host and ends it.
     """
     here = f"host {jax.process_index()} of {jax.process_count()}"
     if isinstance(error, UserError):
@@ -80,5 +80,5 @@ def end_alone(error: Exception) -> None:
     traceback.print_exception(error)
     print(f"error: {here} can not go on; if that is because another is lost, it is named now.", file=sys.stderr)
     sys.stderr.flush()
-    time.sleep(2 * HEARTBEAT_SECONDS)
+    time.sleep(patience)
     os._exit(1)

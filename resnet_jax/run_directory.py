@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import math
 import os
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from resnet_jax.errors import ConfigError, UserError
 
@@ -147,6 +150,24 @@ class RunDirectory:
         """Writes a text to a file of this folder."""
         if self._writes:
             write_atomically(self.path / file, text.encode() + b"\n")
+
+    def write_arrays(self, file: str, arrays: dict[str, Any]) -> None:
+        """Writes arrays by name to a compressed NumPy archive of this folder."""
+        if self._writes:
+            archive = io.BytesIO()
+            np.savez_compressed(archive, **arrays)
+            write_atomically(self.path / file, archive.getvalue())
+
+    def diverged_at(self) -> int:
+        """The step at which the run diverged. Raises UserError if it has not."""
+        file = self.path / "diverged.json"
+        try:
+            step = json.loads(file.read_bytes())["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            step = None
+        if not isinstance(step, int) or step < 1:
+            raise UserError(f"{file} names no step: only a run that has diverged while it trained can be replayed.")
+        return step
 
     def close(self) -> None:
         """Closes TensorBoard's event file, and leaves the folder to other processes."""

@@ -62,6 +62,7 @@ def build(config: ConfigDict) -> Experiment:
         loss=LOSSES[training.loss],
         microbatches=training.microbatches,
         ema_decay=training.ema_decay,
+        skip_nonfinite=training.skip_nonfinite,
         average=devices.average,
     )
     one_eval_step = functools.partial(eval_step, model=model, inputs=augment.inputs)
@@ -85,6 +86,8 @@ def build(config: ConfigDict) -> Experiment:
         evaluate_every=config.evaluation.every_epochs,
         save_every=config.checkpoint.every_epochs,
         keep_average=training.ema_decay > 0,
+        guarded=training.skip_nonfinite > 0 or config.model.dtype == "float16",
+        scaled=config.model.dtype == "float16",
         init_from=training.init_from,
     )
 

@@ -70,7 +70,7 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("model.dtype", "float16"),
+        ("model.dtype", "float64"),
         ("data.image_size", 0),
         ("data.eval_size", 0),
         ("augment.pad", -1),
@@ -88,12 +88,15 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
         ("training.log_every", 0),
         ("training.steps_per_dispatch", -1),
         ("training.loss", "hinge"),
+        ("training.skip_nonfinite", -1),
         ("optimizer.weight_decay", -1e-4),
         ("evaluation.batch_size", 0),
         ("evaluation.every_epochs", 0),
         ("checkpoint.every_epochs", 0),
         ("checkpoint.keep_latest", 0),
         ("checkpoint.keep_best", -1),
+        ("parallel.hosts", 0),
+        ("parallel.heartbeat_seconds", 0),
     ],
 )
 def test_a_value_that_no_run_can_have_is_refused_by_the_name_of_its_field(name, value):

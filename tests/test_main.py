@@ -36,7 +36,7 @@ def in_root(monkeypatch):
         ([DIGITS, "--config.training.batch_size=1.5"], "--config.training.batch_size=1.5"),
         ([DIGITS, "--config.model.overrides.cardinality=two"], "--config.model.overrides.cardinality=two"),
         ([DIGITS, "--workdri=x"], "workdir"),
-        ([DIGITS, "--mode=tain"], "train|eval"),
+        ([DIGITS, "--mode=tain"], "train|eval|replay"),
         ([DIGITS, "runs/x"], "'runs/x' is no flag"),
         (["--config=configs/nope.py"], "no config file configs/nope.py"),
         ([], "--config=FILE"),

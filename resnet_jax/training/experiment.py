@@ -9,6 +9,7 @@ import optax
 
 from resnet_jax.data.pipeline import Resident, Streamed
 from resnet_jax.parallel import Devices
+from resnet_jax.training.guard import Guard
 from resnet_jax.training.state import TrainState, create_state
 from resnet_jax.weights import load_weights
 
@@ -34,6 +35,8 @@ class Experiment:
       log_every: steps.
       evaluate_every, save_every: epochs.
       keep_average: whether moving averages are kept.
+      guarded: whether steps that are not finite may be left out.
+      scaled: whether the loss is scaled, for float16.
       init_from: weights file with which the first step begins, or None.
     """
 
@@ -55,6 +58,8 @@ class Experiment:
     evaluate_every: int
     save_every: int
     keep_average: bool
+    guarded: bool
+    scaled: bool
     init_from: str | None
 
     def initial_state(self) -> TrainState:
@@ -64,7 +69,8 @@ class Experiment:
         """
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
         weights = load_weights(self.model, self.init_from) if self.init_from else None
-        state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights)
+        guard = Guard.create(self.scaled) if self.guarded else None
+        state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights, guard)
         return self.devices.replicate(state)
 
     def key(self) -> jax.Array:
