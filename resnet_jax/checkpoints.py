@@ -124,7 +124,7 @@ class Checkpoints:
     def _set_damaged_aside(self) -> None:
         """Move what is damaged away before Orbax opens the folder, which it can not where a metric is damaged."""
         if jax.process_index() == 0:
-            found = sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
+            found = sorted(int(path.name) for path in self._folder.glob("*") if re.fullmatch("[0-9]+", path.name))
             reasons = {step: damage(self._folder / str(step), WRITTEN_LAST) for step in found}
             damaged = [step for step in found if reasons[step]]
             for step in damaged:

@@ -96,9 +96,10 @@ def evaluate(
     Writes `evaluation.json` to the run's folder.
     """
     started = time.perf_counter()
-    state = experiment.initial_state()
     if config.training.init_from is None:
         record.check(to_dict(config), MAY_CHANGE)
+    state = experiment.initial_state()
+    if config.training.init_from is None:
         with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
             state = checkpoints.restore(state)
         if state is None:

@@ -116,7 +116,9 @@ def test_a_host_that_is_killed_is_named_and_the_run_goes_on_with_more_hosts(one,
     ended = end(start(tmp_path / "run", 4, by_slurm))
     for _, errors, code in ended:
         assert code == 0, errors
-    assert "Going on from step" in ended[0][0] and not any(output for output, _, _ in ended[1:])
+    assert "Going on from step" in ended[0][0]
+    for output, _, _ in ended[1:]:
+        assert not [line for line in output.splitlines() if not line.startswith("[Gloo]")]  # a library's own
     check_against(one, tmp_path / "run")
 
 

@@ -213,9 +213,10 @@ def test_rewinding_a_run_that_has_measured_nothing_does_nothing(tmp_path):
 
 def test_a_cut_last_line_is_not_read_but_a_damaged_line_before_it_is_an_error(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2, "lo')
-    assert read_metrics(file) == [{"step": 1}]
-    file.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    one = '{"step": 1, "split": "test"}\n'
+    file.write_text(one + '{"step": 2, "lo')
+    assert read_metrics(file) == [{"step": 1, "split": "test"}]
+    file.write_text(one + '{"st\n' + one)
     with pytest.raises(UserError, match="line 2"):
         read_metrics(file)
 
