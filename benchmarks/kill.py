@@ -161,7 +161,7 @@ def kill_often(kills: int, seed: int, folder: pathlib.Path, cache: pathlib.Path)
         while len(phases) < kills and not ended:
             by_phase = draw.random() < 0.5
             wanted = draw.choice(PHASES[1:]) if by_phase else None
-            delay = draw.uniform(0, 0.05 if by_phase else life)
+            delay = draw.uniform(0, 0.01 if by_phase else life)
             before = count_records(workdir)
             killed_in = kill(start(workdir, cache), workdir, wanted, delay, before)
             ended = killed_in is None

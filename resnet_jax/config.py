@@ -5,7 +5,9 @@ and typed: a field that is not here, or a value of another type, is refused.
 """
 
 import dataclasses
+import math
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -134,6 +136,15 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     return plain
 
 
+def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every field."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def check_config(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can have, naming its field."""
     rules = (
@@ -166,6 +177,13 @@ def check_config(config: ConfigDict) -> None:
         ("parallel.hosts", lambda value: value >= 1, "1 or more"),
         ("parallel.heartbeat_seconds", lambda value: value >= 1, "1 or more"),
     )
+    for name, value in flat(config):
+        numbers = value if isinstance(value, tuple) else (value,)
+        kinds, wanted = (int, "whole numbers") if name.startswith("model.") else (int | float, "numbers")
+        if isinstance(value, tuple) and not all(isinstance(number, kinds) for number in numbers):
+            raise ConfigError(f"{name} is {value!r} and must hold {wanted} only.")
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ConfigError(f"{name} is {value!r} and must be finite.")
     for name, allowed, wanted in rules:
         group, field = name.split(".")
         value = config[group][field]

@@ -114,7 +114,9 @@ def check_microbatches(microbatches: int, images: int) -> None:
 
 def augmentation(config: ConfigDict, dataset: Dataset, channels: int, num_classes: int) -> Augment:
     """Return what is done to a batch on the device."""
-    mean, std = tuple(config.data.mean or dataset.mean), tuple(config.data.std or dataset.std)
+    mean, std = (
+        tuple(map(float, values)) for values in (config.data.mean or dataset.mean, config.data.std or dataset.std)
+    )
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"data.mean and data.std must have {channels} values, one a channel of {config.data.source}.")
     smoothing = config.training.label_smoothing
