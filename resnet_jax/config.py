@@ -148,11 +148,11 @@ def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def check_config(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can have, naming its field."""
     rules = (
-        ("data.image_size", lambda value: value >= 1, "1 or more"),
-        ("data.eval_size", lambda value: value is None or value >= 1, "1 or more"),
-        ("training.batch_size", lambda value: value >= 1, "1 or more"),
-        ("training.epochs", lambda value: value > 0, "more than 0"),
-        ("training.steps", lambda value: value is None or value >= 1, "1 or more"),
+        ("data.image_size", lambda value: 1 <= value <= 16384, "1 to 16384"),
+        ("data.eval_size", lambda value: value is None or 1 <= value <= 16384, "1 to 16384"),
+        ("training.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
+        ("training.epochs", lambda value: 0 < value <= 1000000, "more than 0, and 1000000 at most"),
+        ("training.steps", lambda value: value is None or 1 <= value <= 2147483647, "1 to 2147483647"),
         ("training.microbatches", lambda value: value >= 1, "1 or more"),
         ("training.label_smoothing", lambda value: 0 <= value < 1, "0 or more and less than 1"),
         ("training.ema_decay", lambda value: 0 <= value < 1, "0 or more and less than 1"),
@@ -169,13 +169,16 @@ def check_config(config: ConfigDict) -> None:
         ("augment.mixup", lambda value: value >= 0, "0 or more"),
         ("augment.cutmix", lambda value: value >= 0, "0 or more"),
         ("optimizer.weight_decay", lambda value: value >= 0, "0 or more"),
-        ("evaluation.batch_size", lambda value: value >= 1, "1 or more"),
+        ("evaluation.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
         ("evaluation.every_epochs", lambda value: value >= 1, "1 or more"),
         ("checkpoint.every_epochs", lambda value: value >= 1, "1 or more"),
         ("checkpoint.keep_latest", lambda value: value >= 1, "1 or more"),
         ("checkpoint.keep_best", lambda value: value >= 0, "0 or more"),
-        ("parallel.hosts", lambda value: value >= 1, "1 or more"),
-        ("parallel.heartbeat_seconds", lambda value: value >= 1, "1 or more"),
+        ("parallel.hosts", lambda value: 1 <= value <= 100000, "1 to 100000"),
+        ("parallel.heartbeat_seconds", lambda value: 1 <= value <= 3600, "1 to 3600"),
+        ("data.resize", lambda value: 1 <= value <= 16384, "1 to 16384"),
+        ("data.num_classes", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
+        ("data.workers", lambda value: 0 <= value <= 1024, "0 to 1024"),
     )
     for name, value in flat(config):
         numbers = value if isinstance(value, tuple) else (value,)

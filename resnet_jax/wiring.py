@@ -48,6 +48,8 @@ def build(config: ConfigDict) -> Experiment:
 
     epoch_steps = len(dataset.train) / training.batch_size
     total_steps = training.steps or max(1, round(training.epochs * epoch_steps))
+    if total_steps > 1_000_000 * epoch_steps:
+        raise ConfigError(f"{total_steps} steps are more than a million epochs: set fewer training.steps.")
     learning_rate = schedule(config, epoch_steps, total_steps / epoch_steps)
     optimizer = update_rule(config, learning_rate)
     model = network(config, len(dataset.classes), devices.norm_axis)

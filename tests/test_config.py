@@ -80,6 +80,10 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
         ("training.epochs", 0.0),
         ("training.epochs", -1.0),
         ("training.steps", 0),
+        ("training.steps", 2**31),  # steps are counted in int32
+        ("training.epochs", 1e9),
+        ("training.batch_size", 10**9),
+        ("data.workers", -1),
         ("training.microbatches", 0),
         ("training.label_smoothing", -0.1),
         ("training.label_smoothing", 1.0),
