@@ -3,7 +3,7 @@
     python benchmarks/long_run.py --out=results/long_run [--steps=10000]
 
 The network is small and learns the digits on the CPU, so that nothing hides the cost of the loop. It is saved and
-evaluated every ten epochs. A thread reads the process's memory and the files of its folder each second. The first tenth of
+evaluated every ten epochs. A thread reads the memory and the files of the run each second. The first tenth of
 the run is a warm-up: growth is from the second tenth to the last.
 """
 
