@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,8 +83,8 @@ RUN = [
 ]
 
 
-def start(workdir, *more):
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+def start(workdir, *more, platform="cpu", flags=""):
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": platform}
     return subprocess.Popen(
         [sys.executable, "main.py", *RUN, f"--workdir={workdir}", *more],
         cwd=ROOT,
@@ -130,6 +131,15 @@ def test_a_run_that_was_asked_to_stop_ends_with_the_bits_of_one_that_was_not(tmp
         assert ("Going on from step" in output) == (workdir != whole)
         assert json.loads((workdir / "summary.json").read_text())["steps"] == 120
     jax.tree.map(np.testing.assert_array_equal, final_arrays(whole), final_arrays(stopped))
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="this machine has no GPU")
+def test_a_run_repeats_to_the_bit_on_a_gpu_where_xla_is_told_to(tmp_path):
+    for workdir in (tmp_path / "one", tmp_path / "two"):
+        process = start(workdir, platform="cuda", flags="--xla_gpu_deterministic_ops=true")
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+    jax.tree.map(np.testing.assert_array_equal, *(final_arrays(tmp_path / run) for run in ("one", "two")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
