@@ -1,6 +1,7 @@
 # make setup | train | test | lint | clean. The first use makes .venv and installs; JAX=cuda12, cuda13, tpu or cpu overrides what
 # is found on the machine. HASHES=1 installs what the tests ran with, for Python 3.11 on a CPU, each file checked by its hash.
-# make test-lowest | test-newest test with the lowest and the newest versions that requirements.txt allows, make lock writes
+# make test-lowest | test-newest test with the lowest and the newest versions that requirements.txt allows (where another library's
+# warning is no error), make lock writes
 # requirements-hashed.txt anew from requirements.lock, and make audit asks for known weaknesses.
 
 PYTHON ?= python3
@@ -31,7 +32,7 @@ test-lowest test-newest: test-%:
 	mkdir -p build && grep -hv '^-r\|^#' requirements.txt requirements-dev.txt \
 		$(if $(filter lowest,$*),| sed 's/>=\([^,]*\).*/==\1/') > build/$*.txt
 	build/$*/bin/python -m pip install --quiet --upgrade -r build/$*.txt
-	JAX_PLATFORMS=cpu build/$*/bin/python -m pytest -n 2 --dist worksteal
+	JAX_PLATFORMS=cpu build/$*/bin/python -m pytest -n 2 --dist worksteal -W default
 
 lock:
 	$(PYTHON) -m venv build/lock

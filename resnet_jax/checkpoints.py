@@ -51,18 +51,20 @@ class Checkpoints:
         self._note = note
         if not read_only:
             self._set_damaged_aside()
+        # A reader needs no manager, which would stumble over a metric that is damaged or being written.
+        self._manager = None if read_only else self._managed(keep_latest, keep_best)
+
+    def _managed(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
         best = BestN(get_metric_fn=top1, n=keep_best, keep_checkpoints_without_metrics=False)
-        # A reader ranks nothing, and so does not stumble over a damaged metric either.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=None if read_only else AnyPreservationPolicy([LatestN(keep_latest), best]),
-            best_fn=None if read_only else top1,
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-            read_only=read_only,
+            preservation_policy=AnyPreservationPolicy([LatestN(keep_latest), best]),
+            best_fn=top1,
+            cleanup_tmp_directories=True,
+            create=True,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up),
         )
         with storage_errors(self._folder):
-            self._manager = _Manager(self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
+            return _Manager(self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Begin to save the state of `step`, with the metrics that rank it. An earlier save is waited for."""
@@ -78,13 +80,14 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the last save and give everything back."""
-        with storage_errors(self._folder):
-            self._manager.close()
+        if self._manager is not None:
+            with storage_errors(self._folder):
+                self._manager.close()
 
     @property
     def steps(self) -> list[int]:
-        """The steps that are kept, oldest first."""
-        return sorted(self._manager.all_steps())
+        """The steps that lie on the disk, oldest first."""
+        return sorted(int(path.name) for path in self._folder.glob("*") if re.fullmatch("[0-9]+", path.name))
 
     def restore(self, like: Any) -> Any | None:
         """Return the newest state that can be read, laid out as `like`; None where there is no checkpoint at all.
@@ -101,7 +104,8 @@ class Checkpoints:
             reason = damage(self._folder / str(step), WRITTEN_LAST) if self._read_only else None
             if reason is None:
                 try:
-                    state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                    with ocp.StandardCheckpointer() as reader:
+                        state = reader.restore(self._folder / str(step) / "default", abstract)
                 except Exception as error:  # Orbax raises whatever its storage layers raise.
                     reason = first_line(error)
                 else:
@@ -124,7 +128,7 @@ class Checkpoints:
     def _set_damaged_aside(self) -> None:
         """Move what is damaged away before Orbax opens the folder, which it can not where a metric is damaged."""
         if jax.process_index() == 0:
-            found = sorted(int(path.name) for path in self._folder.glob("*") if re.fullmatch("[0-9]+", path.name))
+            found = self.steps
             reasons = {step: damage(self._folder / str(step), WRITTEN_LAST) for step in found}
             damaged = [step for step in found if reasons[step]]
             for step in damaged:

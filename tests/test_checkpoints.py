@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import WRITTEN_LAST, Checkpoints
 from resnet_jax.errors import CheckpointError, UserError
 
 
@@ -92,7 +92,7 @@ def test_whatever_file_is_damaged_the_newest_sound_checkpoint_is_used_to_the_bit
         else:
             assert step == 2 and len(said) == told + 1
             assert "step 3 is damaged" in said[-1] and "\n" not in said[-1]
-    assert kept == ["_CHECKPOINT_METADATA", "commit_success.txt"] and len(said) > 10
+    assert set(kept) <= WRITTEN_LAST and len(said) > 10
     assert len(list((tmp_path / "unreadable_checkpoints").iterdir())) == len(said)
 
 
