@@ -29,7 +29,7 @@ def joined(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> I
       heartbeat_seconds: after which a silent host is lost.
 
     Raises:
-      ConfigError: the fields do not fit, or no cluster is found.
+      ConfigError: the fields do not fit, no cluster is found, or not all hosts came.
     """
     if hosts == 1 and coordinator != "auto":
         yield
@@ -61,9 +61,10 @@ def start(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> No
             initialization_timeout=START_SECONDS,
             heartbeat_timeout_seconds=heartbeat_seconds,
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # no cluster is found, or not all hosts came
         raise ConfigError(
-            f"no cluster is found ({error}): set parallel.coordinator, parallel.hosts and parallel.host."
+            f"the hosts can not be joined ({str(error).splitlines()[0]}): start all of them, and set "
+            "parallel.coordinator, parallel.hosts and parallel.host."
         ) from error
 
 

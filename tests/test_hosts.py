@@ -138,7 +138,7 @@ def test_a_request_to_end_at_one_host_ends_all_and_the_run_goes_on_with_fewer(on
     [
         (["coordinator=127.0.0.1", "hosts=2"], "give HOST:PORT"),
         (["coordinator=127.0.0.1:1", "hosts=2", "host=2"], "parallel.host is 2 and parallel.hosts is 2"),
-        (["coordinator=auto"], "no cluster is found"),
+        (["coordinator=auto"], "the hosts can not be joined"),
     ],
 )
 def test_hosts_that_can_not_be_joined_are_told_of_in_one_sentence(fields, said, tmp_path, capsys, monkeypatch):

@@ -50,8 +50,8 @@ def train_step(
       average: returns the mean of a tree of float32 arrays over all shards.
 
     Returns:
-      The new state, and the means of loss, top1 and top5 over the whole batch, the gradient's norm, and whether the run
-      has "failed". Of a guarded state also how many steps were "skipped", and the "loss_scale" if there is one.
+      The new state, and the means of loss, top1 and top5 over the whole batch, the gradient's norm, and 1 as "failed"
+      if the run has. Of a guarded state also how many steps were "skipped", and the "loss_scale" if there is one.
     """
     guard = state.guard
     scale = 1.0 if guard is None or guard.scale is None else guard.scale
@@ -95,9 +95,9 @@ def train_step(
         moving = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, moving, Average(params, batch_stats))
     new = TrainState(state.step + 1, params, batch_stats, opt_state, moving)
     if guard is None:
-        return new, means | {"failed": ~finite}
+        return new, means | {"failed": (~finite).astype(jnp.int32)}
     guard = guard.after(means["loss"], finite)
-    means |= {"failed": guard.skipped > skip_nonfinite, "skipped": guard.skipped}
+    means |= {"failed": (guard.skipped > skip_nonfinite).astype(jnp.int32), "skipped": guard.skipped}
     means |= {} if guard.scale is None else {"loss_scale": guard.scale}
     return choose(finite, new, state.replace(step=new.step, guard=None)).replace(guard=guard), means
 

@@ -149,7 +149,7 @@ def test_a_run_that_diverged_takes_that_step_again_and_keeps_what_it_began_with(
         runner.run(spoiled_config, tmp_path / "run", "train")
     result = runner.run(spoiled_config, tmp_path / "run", "replay")
     assert result["step"] == spoiled[0] and np.isnan(result["loss"]) and result["spoiled"] > 0
-    assert json.loads((tmp_path / "run" / "replay.json").read_text())["failed"] is True
+    assert json.loads((tmp_path / "run" / "replay.json").read_text())["failed"] == 1
     kept = np.load(tmp_path / "run" / "diverged.npz")
     experiment = wiring.build(spoiled_config)
     expected = experiment.train_feed.order.rows(spoiled[0] - 1)
