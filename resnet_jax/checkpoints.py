@@ -1,8 +1,10 @@
 """Checkpoints: what is kept, saved and restored, by Orbax."""
 
 import contextlib
+import errno
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +72,9 @@ class Checkpoints:
         """Begin to save the state of `step`, with the metrics that rank it. An earlier save is waited for."""
         with storage_errors(self._folder), jax.transfer_guard("allow"):
             if step not in self._manager.all_steps():
+                # Orbax would notice too, and leave tracebacks of its threads behind.
+                if shutil.disk_usage(self._folder).free < sum(array.nbytes for array in jax.tree.leaves(state)):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
     def wait(self) -> None:

@@ -13,6 +13,16 @@ import pytest
 from resnet_jax.checkpoints import WRITTEN_LAST, Checkpoints
 from resnet_jax.errors import CheckpointError, UserError
 
+# Orbax leaves coroutines behind that nobody awaited where a checkpoint cannot be read.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """They are collected here, and not in another module's test."""
+    yield
+    gc.collect()
+
 
 def state_of(step):
     return {"step": jnp.asarray(step), "w": jnp.full((1000,), float(step))}
@@ -130,13 +140,10 @@ def test_where_no_checkpoint_can_be_read_the_user_is_told_what_to_do(opened, tmp
     assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"1", "2"}
 
 
-# Orbax leaves coroutines behind that nobody awaited; they are collected here, and not in another test.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_checkpoint_of_another_network_is_not_taken(opened):
     checkpoints = fill(opened(note=lambda text: None), [0.1])
     with pytest.raises(CheckpointError):
         checkpoints.restore({"step": jnp.asarray(0), "w": jnp.zeros((7,))})
-    gc.collect()
 
 
 def test_a_write_that_the_system_cuts_is_told_in_a_sentence_and_leaves_the_older_checkpoint(opened, tmp_path):
