@@ -1,10 +1,11 @@
 """Train or evaluate a network: `python main.py --config=configs/digits.py --workdir=runs/digits`.
 
 Started again with the same workdir, a run goes on where it stopped. Exit code 0: done; 1: training diverged; 2:
-something is wrong that the user can mend; 130 or 143: stopped by Ctrl-C or SIGTERM, and saved.
+something is wrong that the user can mend; 130 or 143: stopped by Ctrl-C or SIGTERM, the same command goes on.
 """
 
 import re
+import signal
 import sys
 
 from absl import flags
@@ -13,7 +14,7 @@ from ml_collections import config_flags
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.interrupts import Interrupted
 
-USAGE = "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval] [--config.any.field=value ...]"
+USAGE = "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay] [--config.any.field=value ...]"
 
 
 def parse(arguments: list[str]) -> flags.FlagValues:
@@ -23,7 +24,13 @@ def parse(arguments: list[str]) -> flags.FlagValues:
         "config", None, "File of the config, such as configs/resnet50.py.", values, sys_argv=arguments
     )
     flags.DEFINE_string("workdir", None, "Folder of the run: metrics, checkpoints and curves.", values)
-    flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate the newest checkpoint.", values)
+    flags.DEFINE_enum(
+        "mode",
+        "train",
+        ["train", "eval", "replay"],
+        "Train, evaluate the newest checkpoint, or take the step at which training diverged once more.",
+        values,
+    )
     flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
         rest = values(arguments)[1:]
@@ -79,4 +86,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, Ctrl-C ends it without a word
     sys.exit(main(sys.argv))

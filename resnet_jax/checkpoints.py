@@ -1,8 +1,10 @@
 """Checkpoints: what is kept, saved and restored, by Orbax."""
 
 import contextlib
+import errno
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,16 +14,23 @@ import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from resnet_jax.checksums import damage, write_checksums
 from resnet_jax.errors import CheckpointError, DataError
 from resnet_jax.run_directory import disk_errors
 
 ITEM = "default"  # Orbax's name of the folder in a checkpoint that holds the state
+# Orbax writes these after all others, when the checksums are taken; neither is read.
+WRITTEN_LAST = {"_CHECKPOINT_METADATA", "commit_success.txt"}
 
 
 class Checkpoints:
     """The checkpoints of one run, written while training goes on.
+
+    Each lies in a folder of its own with the checksums of its files, and appears there whole or not at all. Those that
+    are damaged are told of, and moved to `unreadable_checkpoints` beside the folder, as the run opens it.
 
     Args:
       folder: holds one folder a step; made where it is missing.
@@ -29,28 +38,46 @@ class Checkpoints:
       keep_best: how many of those with the highest test top-1 are kept besides. Orbax's own `best_fn` with
         `max_to_keep` would delete the newest one when it is not among the best, and with it the run's progress.
       read_only: change nothing, as another process may be writing.
+      note: takes a sentence on each checkpoint that is damaged.
+
+    Raises CheckpointError if there are checkpoints, and all of them are damaged.
     """
 
-    def __init__(self, folder: Path, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        keep_latest: int = 2,
+        keep_best: int = 1,
+        read_only: bool = False,
+        note: Callable[[str], None] = print,
+    ):
         self._folder = Path(folder).absolute()
         self._read_only = read_only
+        self._note = note
+        if not read_only:
+            self._set_damaged_aside()
+        # A reader needs no manager, which would stumble over a metric that is damaged or being written.
+        self._manager = None if read_only else self._managed(keep_latest, keep_best)
+
+    def _managed(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
         best = BestN(get_metric_fn=top1, n=keep_best, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep_latest), best]),
             best_fn=top1,
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-            read_only=read_only,
+            cleanup_tmp_directories=True,
+            create=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up),
         )
         with storage_errors(self._folder):
-            self._manager = ocp.CheckpointManager(
-                self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
-            )
+            return _Manager(self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Begin to save the state of `step`, with the metrics that rank it. An earlier save is waited for."""
         with storage_errors(self._folder), jax.transfer_guard("allow"):
             if step not in self._manager.all_steps():
+                # Orbax would notice too, and leave tracebacks of its threads behind.
+                if shutil.disk_usage(self._folder).free < sum(array.nbytes for array in jax.tree.leaves(state)):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
     def wait(self) -> None:
@@ -61,19 +88,20 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the last save and give everything back."""
-        with storage_errors(self._folder):
-            self._manager.close()
+        if self._manager is not None:
+            with storage_errors(self._folder):
+                self._manager.close()
 
     @property
     def steps(self) -> list[int]:
-        """The steps that are kept, oldest first."""
-        return sorted(self._manager.all_steps())
+        """The steps that lie on the disk, oldest first."""
+        return sorted(int(path.name) for path in self._folder.glob("*") if re.fullmatch("[0-9]+", path.name))
 
-    def restore(self, like: Any, note: Callable[[str], None] = print) -> Any | None:
+    def restore(self, like: Any) -> Any | None:
         """Return the newest state that can be read, laid out as `like`; None where there is no checkpoint at all.
 
-        Newer ones that cannot be read are told to `note` in a sentence each, and moved out of the way of the run, which
-        will write these steps again.
+        Newer ones that cannot be read are told of, and moved out of the way of the run, which will write these steps
+        again.
 
         Raises:
           CheckpointError: there are checkpoints, and none of them can be read.
@@ -81,30 +109,64 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         unreadable = []
         for step in self.steps[::-1]:
-            try:
-                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-            except Exception as error:  # Orbax raises whatever its storage layers raise.
-                reason = first_line(error)
-                note(f"The checkpoint of step {step} cannot be read ({reason}); trying the one before it.")
-                unreadable.append(step)
-            else:
-                if not self._read_only:
-                    self._set_aside(unreadable)
-                return state
+            reason = damage(self._folder / str(step), WRITTEN_LAST) if self._read_only else None
+            if reason is None:
+                try:
+                    with ocp.StandardCheckpointer() as reader:
+                        state = reader.restore(self._folder / str(step) / ITEM, abstract)
+                except Exception as error:  # Orbax raises whatever its storage layers raise.
+                    reason = first_line(error)
+                else:
+                    if unreadable and not self._read_only:
+                        self._set_aside(unreadable)
+                        self._manager.reload()
+                    return state
+            self._note(f"The checkpoint of step {step} cannot be read ({reason}); trying the one before it.")
+            unreadable.append(step)
         if unreadable:
-            raise CheckpointError(
-                f"None of the checkpoints in {self._folder} can be read for this run: start in another --workdir, or "
-                "delete that folder to start from the first step."
-            )
+            raise self._none_readable()
         return None
+
+    def _sum_up(self) -> None:
+        """List the checksums of the checkpoint that is about to take its place."""
+        if jax.process_index() == 0:
+            [written] = self._folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*")
+            write_checksums(written, WRITTEN_LAST)
+
+    def _set_damaged_aside(self) -> None:
+        """Move what is damaged away before Orbax opens the folder, which it can not where a metric is damaged."""
+        if jax.process_index() == 0:
+            found = self.steps
+            reasons = {step: damage(self._folder / str(step), WRITTEN_LAST) for step in found}
+            damaged = [step for step in found if reasons[step]]
+            for step in damaged:
+                self._note(f"The checkpoint of step {step} is damaged ({reasons[step]}): it is not used.")
+            if damaged and damaged == found:
+                raise self._none_readable()
+            self._set_aside(damaged)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
 
     def _set_aside(self, steps: list[int]) -> None:
         aside = self._folder.with_name("unreadable_checkpoints")
-        with disk_errors(aside):
-            for step in steps:
-                aside.mkdir(exist_ok=True)
-                (self._folder / str(step)).rename(aside / f"{step}_{time.time_ns()}")
-        self._manager.reload()
+        if jax.process_index() == 0:
+            with disk_errors(aside):
+                for step in steps:
+                    aside.mkdir(exist_ok=True)
+                    (self._folder / str(step)).rename(aside / f"{step}_{time.time_ns()}")
+
+    def _none_readable(self) -> CheckpointError:
+        return CheckpointError(
+            f"None of the checkpoints in {self._folder} can be read for this run: start in another --workdir, or "
+            "delete that folder to start from the first step."
+        )
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, without its own question for preemption: the loop asks, and a second asker would confuse it."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
@@ -124,6 +186,8 @@ def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
                 f"there is no weights file {folder}, and as a folder it holds no checkpoint: name a file, or a run."
             )
         step = max(steps, key=lambda path: int(path.name))
+    if reason := damage(step, WRITTEN_LAST):
+        raise CheckpointError(f"the checkpoint {step} is damaged ({reason}): name another one by RUN/checkpoints/STEP.")
     try:
         variables = _variables(step / ITEM, average)
     except Exception as error:  # Orbax raises whatever its storage layers raise.

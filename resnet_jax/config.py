@@ -5,7 +5,9 @@ and typed: a field that is not here, or a value of another type, is refused.
 """
 
 import dataclasses
+import math
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -27,6 +29,7 @@ MAY_CHANGE = (
     "parallel.coordinator",
     "parallel.hosts",
     "parallel.host",
+    "parallel.heartbeat_seconds",
 )
 
 
@@ -36,7 +39,7 @@ def default_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "cifar_resnet20"  # a name of `python -m resnet_jax models`
-    config.model.dtype = "float32"  # of the computation: float32 or bfloat16
+    config.model.dtype = "float32"  # of the computation: float32, bfloat16 or float16 (with a loss scale)
     config.model.overrides = network_fields()  # any field of the network; None keeps the registered value
 
     config.data = ConfigDict()
@@ -70,6 +73,7 @@ def default_config() -> ConfigDict:
     config.training.loss = "cross_entropy"  # or binary_cross_entropy
     config.training.label_smoothing = 0.0
     config.training.ema_decay = 0.0  # of moving averages of parameters and statistics; 0: none are kept
+    config.training.skip_nonfinite = 0  # most steps with an infinite or undefined gradient that are left out
     config.training.log_every = 50  # steps
     config.training.steps_per_dispatch = 0  # 0: log_every where data lies on a GPU or TPU, else 1
 
@@ -107,9 +111,12 @@ def default_config() -> ConfigDict:
     config.parallel.devices = 0  # 0: all
     config.parallel.norm_scope = "local"  # BatchNorm statistics of a device (local), of a group of devices, or global
     config.parallel.norm_group = 1  # devices a group
-    config.parallel.coordinator = ""  # HOST:PORT of the first host, or "auto" on Cloud TPU and Slurm; empty: one host
+    config.parallel.coordinator = (
+        ""  # HOST:PORT of the first host, or "auto" on Cloud TPU, Slurm, Open MPI and Kubernetes; empty: one host
+    )
     config.parallel.hosts = 1
     config.parallel.host = 0
+    config.parallel.heartbeat_seconds = 20  # after which a silent host is lost
     return config.lock()
 
 
@@ -133,17 +140,27 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     return plain
 
 
+def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every field."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def check_config(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can have, naming its field."""
     rules = (
-        ("data.image_size", lambda value: value >= 1, "1 or more"),
-        ("data.eval_size", lambda value: value is None or value >= 1, "1 or more"),
-        ("training.batch_size", lambda value: value >= 1, "1 or more"),
-        ("training.epochs", lambda value: value > 0, "more than 0"),
-        ("training.steps", lambda value: value is None or value >= 1, "1 or more"),
+        ("data.image_size", lambda value: 1 <= value <= 16384, "1 to 16384"),
+        ("data.eval_size", lambda value: value is None or 1 <= value <= 16384, "1 to 16384"),
+        ("training.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
+        ("training.epochs", lambda value: 0 < value <= 1000000, "more than 0, and 1000000 at most"),
+        ("training.steps", lambda value: value is None or 1 <= value <= 2147483647, "1 to 2147483647"),
         ("training.microbatches", lambda value: value >= 1, "1 or more"),
         ("training.label_smoothing", lambda value: 0 <= value < 1, "0 or more and less than 1"),
         ("training.ema_decay", lambda value: 0 <= value < 1, "0 or more and less than 1"),
+        ("training.skip_nonfinite", lambda value: value >= 0, "0 or more"),
         ("training.log_every", lambda value: value >= 1, "1 or more"),
         ("training.steps_per_dispatch", lambda value: value >= 0, "0 or more"),
         (
@@ -151,18 +168,30 @@ def check_config(config: ConfigDict) -> None:
             lambda value: value in ("cross_entropy", "binary_cross_entropy"),
             "cross_entropy or binary_cross_entropy",
         ),
-        ("model.dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
+        ("model.dtype", lambda value: value in ("float32", "bfloat16", "float16"), "float32, bfloat16 or float16"),
         ("augment.pad", lambda value: value >= 0, "0 or more"),
         ("augment.mixup", lambda value: value >= 0, "0 or more"),
         ("augment.cutmix", lambda value: value >= 0, "0 or more"),
         ("optimizer.weight_decay", lambda value: value >= 0, "0 or more"),
         ("optimizer.backbone_rate", lambda value: value >= 0, "0 or more"),
-        ("evaluation.batch_size", lambda value: value >= 1, "1 or more"),
+        ("evaluation.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
         ("evaluation.every_epochs", lambda value: value >= 1, "1 or more"),
         ("checkpoint.every_epochs", lambda value: value >= 1, "1 or more"),
         ("checkpoint.keep_latest", lambda value: value >= 1, "1 or more"),
         ("checkpoint.keep_best", lambda value: value >= 0, "0 or more"),
+        ("parallel.hosts", lambda value: 1 <= value <= 100000, "1 to 100000"),
+        ("parallel.heartbeat_seconds", lambda value: 1 <= value <= 3600, "1 to 3600"),
+        ("data.resize", lambda value: 1 <= value <= 16384, "1 to 16384"),
+        ("data.num_classes", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
+        ("data.workers", lambda value: 0 <= value <= 1024, "0 to 1024"),
     )
+    for name, value in flat(config):
+        numbers = value if isinstance(value, tuple) else (value,)
+        kinds, wanted = (int, "whole numbers") if name.startswith("model.") else (int | float, "numbers")
+        if isinstance(value, tuple) and not all(isinstance(number, kinds) for number in numbers):
+            raise ConfigError(f"{name} is {value!r} and must hold {wanted} only.")
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ConfigError(f"{name} is {value!r} and must be finite.")
     for name, allowed, wanted in rules:
         group, field = name.split(".")
         value = config[group][field]

@@ -21,7 +21,15 @@ class CheckpointError(UserError):
 
 
 class Diverged(Exception):
-    """Training has run into numbers that are none: the run stops, and its last good checkpoint stays."""
+    """Training has run into numbers that are none: the run stops, and its last good checkpoint stays.
+
+    Attributes:
+      step: at which, counted from 1; None where only an evaluation has seen it.
+    """
+
+    def __init__(self, message: str, step: int | None = None):
+        super().__init__(message)
+        self.step = step
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -28,13 +28,6 @@ ROWS = PartitionSpec(None, AXES)  # (steps, batch, ...)
 BUCKET_BYTES = 32 * 2**20
 
 
-def start_hosts(coordinator: str, hosts: int, host: int) -> None:
-    """Join a run of several hosts: before anything else touches a device. Cloud TPU and Slurm need no coordinator."""
-    if hosts > 1 or coordinator == "auto":
-        known = dict(coordinator_address=coordinator, num_processes=hosts, process_id=host)
-        jax.distributed.initialize(**({} if coordinator == "auto" else known))
-
-
 @dataclasses.dataclass(frozen=True)
 class Devices:
     """The devices of a run, as a mesh of (replica, norm_group)."""

@@ -2,20 +2,27 @@
 
 import contextlib
 import errno
+import fcntl
+import io
 import json
 import math
 import os
 import platform
+import socket
+import stat
 import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from resnet_jax.errors import ConfigError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT}
+_REFUSED |= {errno.ELOOP, errno.ENXIO}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "resnet_jax")
 _DIFFERENCES_SHOWN = 5
 _ABSENT = object()
@@ -38,6 +45,7 @@ class RunDirectory:
         self._writes = writes
         self._events = None
         self._purge_step = None
+        self._lock = None
 
     @property
     def config(self) -> Path:
@@ -78,12 +86,13 @@ class RunDirectory:
                 run is watched or kept, not its result. `config.json` then takes the new values.
 
         Raises:
-            ConfigError: The folder holds a run with another config, or a damaged config.
+            ConfigError: The folder holds a run with another config, or a damaged config, or is in use.
             UserError: The folder cannot be created or written.
         """
         if not self._writes:
             return
         self.create()
+        self._take()
         if self.config.exists():
             self.check(config, may_change)
         write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
@@ -133,7 +142,7 @@ class RunDirectory:
             kept = [line for line, record in _lines(self.metrics) if record["step"] <= step]
             write_atomically(self.metrics, b"".join(line + b"\n" for line in kept))
         self._purge_step = step + 1
-        self.close()
+        self._close_events()
 
     def write_summary(self, summary: dict[str, Any], file: str = "summary.json") -> None:
         """Writes `summary` and the versions of what made it."""
@@ -144,18 +153,60 @@ class RunDirectory:
         if self._writes:
             write_atomically(self.path / file, text.encode() + b"\n")
 
+    def write_arrays(self, file: str, arrays: dict[str, Any]) -> None:
+        """Writes arrays by name to a compressed NumPy archive of this folder."""
+        if self._writes:
+            archive = io.BytesIO()
+            np.savez_compressed(archive, **arrays)
+            write_atomically(self.path / file, archive.getvalue())
+
+    def diverged_at(self) -> int:
+        """The step at which the run diverged. Raises UserError if it has not."""
+        file = self.path / "diverged.json"
+        found = read_json(file)
+        step = found.get("step") if isinstance(found, dict) else None
+        if not isinstance(step, int) or step < 1:
+            raise UserError(f"{file} names no step: only a run that has diverged while it trained can be replayed.")
+        return step
+
     def close(self) -> None:
-        """Closes TensorBoard's event file; a later `log` opens another."""
+        """Closes TensorBoard's event file, and leaves the folder to other processes."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+        self._close_events()
+
+    def _take(self) -> None:
+        """Raises ConfigError if another process trains in this folder, else keeps others out until it is closed.
+
+        The system takes the lock back when the process ends, however it ends.
+        """
+        with disk_errors(self.path):
+            lock = open_own(self.path / ".lock", os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with lock:
+                holder = lock.read(200).decode(errors="replace").strip()
+            raise ConfigError(
+                f"{self.path} is in use by {holder or 'another process'}: stop that one, wait until it has ended, or "
+                "choose another --workdir."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        lock.flush()
+        self._lock = lock
+
+    def _close_events(self) -> None:
         events, self._events = self._events, None
         if events is not None:
             with disk_errors(self.tensorboard):
                 events.close()
 
     def _read_config(self) -> dict:
-        try:
-            config = json.loads(self.config.read_bytes())
-        except ValueError:
-            config = None
+        config = read_json(self.config)
         if not isinstance(config, dict):
             raise ConfigError(f"{self.config} is damaged: restore it, or choose another --workdir.")
         return config
@@ -215,6 +266,14 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     return [record for _, record in _lines(Path(path))]
 
 
+def read_json(path: Path) -> Any | None:
+    """What a JSON file says, or None if it cannot be read."""
+    try:
+        return json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def versions() -> dict[str, str | None]:
     """The versions that a result depends on; None for a package that is used without being installed."""
     return {
@@ -234,7 +293,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with disk_errors(path):
         try:
-            with partial.open("wb") as file:
+            with open_own(partial, os.O_WRONLY | os.O_TRUNC) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -242,6 +301,15 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def open_own(path: Path, flags: int) -> BinaryIO:
+    """Opens a file to write, which is made where it is missing. A link to another file is refused, not followed."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    return os.fdopen(descriptor, "wb" if flags & os.O_WRONLY else "r+b")
 
 
 @contextlib.contextmanager
@@ -274,12 +342,22 @@ def _lines(path: Path) -> list[tuple[bytes, dict]]:
     raw = path.read_bytes().splitlines()
     lines = []
     for number, line in enumerate(raw, start=1):
-        try:
-            lines.append((line, json.loads(line)))
-        except ValueError:
-            if number < len(raw):
-                raise UserError(f"{path} is damaged in line {number}: mend or delete this line.") from None
+        if (record := _record(line)) is not None:
+            lines.append((line, record))
+        elif number < len(raw):
+            raise UserError(f"{path} is damaged in line {number}: mend or delete this line.")
     return lines
+
+
+def _record(line: bytes) -> dict | None:
+    """What a line of a metrics file says, or None if it is no measurement."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    named = isinstance(record, dict) and type(record.get("step")) is int and isinstance(record.get("split"), str)
+    numbers = named and all(value is None or isinstance(value, int | float | str) for value in record.values())
+    return record if numbers else None
 
 
 def _differences(there: dict, now: dict) -> dict[str, tuple[Any, Any]]:

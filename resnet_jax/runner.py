@@ -1,6 +1,7 @@
 """A run, from its config and its folder: what `main.py` starts."""
 
 import contextlib
+import json
 import time
 from typing import Any
 
@@ -15,20 +16,21 @@ from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.compilation import keep_programs
 from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
+from resnet_jax.hosts import joined
 from resnet_jax.interrupts import Interrupts
-from resnet_jax.parallel import start_hosts
 from resnet_jax.progress import Progress, final_line
 from resnet_jax.report.curves import draw_curves
 from resnet_jax.run_directory import RunDirectory, read_metrics
 from resnet_jax.training import loop
 from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.log import Log, summarize
+from resnet_jax.training.replay import replay
 from resnet_jax.weights.presets import RUN_FILE
 from resnet_jax.wiring import build
 
 
 def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
-    """Train or evaluate ("train" or "eval"); return the summary, which is also written and shown.
+    """Train, evaluate or replay ("train", "eval" or "replay"); return the summary, which is also written and shown.
 
     Raises:
       UserError: config, data, checkpoints or disk are not what the run needs.
@@ -37,13 +39,16 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
     """
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax logs each of its steps, and each error that it raises too.
     keep_programs()
-    start_hosts(config.parallel.coordinator, config.parallel.hosts, config.parallel.host)
     if workdir is None:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
-    experiment = build(config)
-    record = RunDirectory(workdir, writes=jax.process_index() == 0)
-    with contextlib.closing(record), Interrupts() as interrupts:
-        return (train if mode == "train" else evaluate)(config, experiment, record, interrupts)
+    parallel = config.parallel
+    with joined(parallel.coordinator, parallel.hosts, parallel.host, parallel.heartbeat_seconds):
+        experiment = build(config)
+        record = RunDirectory(workdir, writes=jax.process_index() == 0)
+        with contextlib.closing(record), Interrupts() as interrupts:
+            return {"train": train, "eval": evaluate, "replay": replay_step}[mode](
+                config, experiment, record, interrupts
+            )
 
 
 def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
@@ -69,7 +74,8 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
                 loop.train(experiment, state, first, log, checkpoints, interrupts)
         except Diverged as error:
             checkpoints.wait()
-            raise Diverged(f"{error}; {what_to_try(checkpoints.steps)}") from error
+            record.write_text("diverged.json", json.dumps({"step": error.step, "error": str(error)}))
+            raise Diverged(f"{error}; {what_to_try(checkpoints.steps)}", error.step) from error
         finally:
             draw(record, f"{config.model.name} on {config.data.source}")
     summary = log.summary() | {"steps": experiment.total_steps, "params": params}
@@ -94,9 +100,10 @@ def evaluate(
     Writes `evaluation.json` to the run's folder.
     """
     started = time.perf_counter()
-    state = experiment.initial_state()
     if config.training.init_from is None:
         record.check(to_dict(config), MAY_CHANGE)
+    state = experiment.initial_state()
+    if config.training.init_from is None:
         with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
             state = checkpoints.restore(state)
         if state is None:
@@ -117,12 +124,36 @@ def evaluate(
     return summary
 
 
+def replay_step(
+    config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts
+) -> dict[str, Any]:
+    """Take the step at which the run diverged once more, from the newest checkpoint or the start.
+
+    Writes what it began with to `diverged.npz` and what came out to `replay.json`, both in the run's folder.
+    """
+    record.check(to_dict(config), MAY_CHANGE)
+    step = record.diverged_at()
+    state = experiment.initial_state()
+    with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
+        restored = checkpoints.restore(state)
+    before, metrics, spoiled = replay(experiment, state if restored is None else restored, step)
+    record.write_arrays("diverged.npz", before)
+    result = {"step": step, **metrics, "spoiled": len(spoiled), "first_spoiled": spoiled[:3]}
+    record.write_summary(result, "replay.json")
+    print(
+        f"Step {step} gives a loss of {metrics['loss']} and a gradient of norm {metrics['gradient_norm']}, which "
+        f"spoils {len(spoiled)} arrays of parameters; what it began with is in {record.path / 'diverged.npz'}"
+    )
+    return result
+
+
 def what_to_try(saved: list[int]) -> str:
     """Return what to do about a run that diverged and that has these checkpoints."""
     last = f"the last good checkpoint is that of step {saved[-1]}" if saved else "there is no checkpoint yet"
     return (
         f"{last}. Try, in a new --workdir, a lower optimizer.learning_rate, a longer schedule.warmup_epochs, "
-        "optimizer.clip_norm=1, or model.dtype=float32."
+        "optimizer.clip_norm=1, or model.dtype=float32; --mode=replay takes the step once more and keeps its state and "
+        "batch."
     )
 
 

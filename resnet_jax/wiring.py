@@ -49,6 +49,8 @@ def build(config: ConfigDict) -> Experiment:
 
     epoch_steps = len(dataset.train) / training.batch_size
     total_steps = training.steps or max(1, round(training.epochs * epoch_steps))
+    if total_steps > 1_000_000 * epoch_steps:
+        raise ConfigError(f"{total_steps} steps are more than a million epochs: set fewer training.steps.")
     learning_rate = schedule(config, epoch_steps, total_steps / epoch_steps)
     optimizer = update_rule(config, learning_rate)
     model = network(config, len(dataset.classes), devices.norm_axis)
@@ -63,6 +65,7 @@ def build(config: ConfigDict) -> Experiment:
         loss=LOSSES[training.loss],
         microbatches=training.microbatches,
         ema_decay=training.ema_decay,
+        skip_nonfinite=training.skip_nonfinite,
         average=devices.average,
     )
     one_eval_step = functools.partial(eval_step, model=model, inputs=augment.inputs)
@@ -86,6 +89,8 @@ def build(config: ConfigDict) -> Experiment:
         evaluate_every=config.evaluation.every_epochs,
         save_every=config.checkpoint.every_epochs,
         keep_average=training.ema_decay > 0,
+        guarded=training.skip_nonfinite > 0 or config.model.dtype == "float16",
+        scaled=config.model.dtype == "float16",
         init_from=training.init_from,
         init_adapt=training.init_adapt,
         init_average=training.init_average,
@@ -134,7 +139,9 @@ def check_microbatches(microbatches: int, images: int) -> None:
 
 def augmentation(config: ConfigDict, dataset: Dataset, channels: int, num_classes: int) -> Augment:
     """Return what is done to a batch on the device."""
-    mean, std = tuple(config.data.mean or dataset.mean), tuple(config.data.std or dataset.std)
+    mean, std = (
+        tuple(map(float, values)) for values in (config.data.mean or dataset.mean, config.data.std or dataset.std)
+    )
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"data.mean and data.std must have {channels} values, one a channel of {config.data.source}.")
     smoothing = config.training.label_smoothing

@@ -3,13 +3,14 @@ import gc
 import resource
 import shutil
 import signal
+import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import WRITTEN_LAST, Checkpoints
 from resnet_jax.errors import CheckpointError, UserError
 
 # Orbax leaves coroutines behind that nobody awaited where a checkpoint cannot be read.
@@ -60,47 +61,89 @@ def test_nothing_saved_restores_nothing(opened):
     assert opened().restore(state_of(0)) is None
 
 
-def damage(folder):
-    for file in folder.rglob("*"):
-        if file.is_file() and "ocdbt" in str(file):
-            file.write_bytes(file.read_bytes()[:10])
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes(content)
 
 
-def test_an_unreadable_checkpoint_is_named_set_aside_and_the_one_before_it_used(opened, tmp_path):
-    checkpoints = fill(opened(keep_latest=3), [0.1, 0.2, 0.3])
-    damage(tmp_path / "checkpoints" / "3")
-    said = []
-    restored = checkpoints.restore(state_of(0), said.append)
-    assert int(restored["step"]) == 2
-    assert len(said) == 1 and "step 3 cannot be read" in said[0] and "\n" not in said[0]
-    assert checkpoints.steps == [1, 2]
-    assert len(list((tmp_path / "unreadable_checkpoints").iterdir())) == 1
-    # The run comes to that step again.
-    checkpoints.save(3, state_of(3), {"top1": 0.3})
+DAMAGES = {
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "one bit flipped": flip,
+    "removed": lambda file: file.unlink(),
+}
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_whatever_file_is_damaged_the_newest_sound_checkpoint_is_used_to_the_bit_and_it_is_said(
+    opened, tmp_path, damage
+):
+    fill(opened(keep_latest=3), [0.1, 0.2, 0.3])
+    sound = shutil.copytree(tmp_path / "checkpoints", tmp_path / "sound")
+    said, kept = [], []
+    for file in files_of(sound / "3"):
+        shutil.rmtree(tmp_path / "checkpoints")
+        shutil.copytree(sound, tmp_path / "checkpoints")
+        damage(tmp_path / "checkpoints" / file.relative_to(sound))
+        told = len(said)
+        checkpoints = Checkpoints(tmp_path / "checkpoints", note=said.append)
+        restored = checkpoints.restore(state_of(0))
+        checkpoints.close()
+        step = int(restored["step"])
+        jax.tree.map(np.testing.assert_array_equal, restored, state_of(step))
+        if step == 3:  # nothing that the run needs is in these
+            kept.append(file.name)
+            assert len(said) == told
+        else:
+            assert step == 2 and len(said) == told + 1
+            assert "step 3 is damaged" in said[-1] and "\n" not in said[-1]
+    assert set(kept) <= WRITTEN_LAST and len(said) > 10
+    assert len(list((tmp_path / "unreadable_checkpoints").iterdir())) == len(said)
+
+
+def test_the_checksums_are_those_of_sha256sum(opened, tmp_path):
+    fill(opened(), [0.1])
+    check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=tmp_path / "checkpoints" / "1").returncode == 0
+
+
+def test_a_run_comes_again_to_the_step_of_a_damaged_checkpoint(opened, tmp_path):
+    fill(opened(keep_latest=3), [0.1, 0.2])
+    flip(tmp_path / "checkpoints" / "2" / "metrics" / "metrics")
+    checkpoints = opened(note=lambda text: None)
+    assert checkpoints.steps == [1]
+    checkpoints.save(2, state_of(2), {"top1": 0.2})
     checkpoints.wait()
-    assert int(checkpoints.restore(state_of(0))["step"]) == 3
+    assert int(checkpoints.restore(state_of(0))["step"]) == 2
 
 
 def test_a_reader_moves_nothing(opened, tmp_path):
     fill(opened(keep_latest=3), [0.1, 0.2])
-    damage(tmp_path / "checkpoints" / "2")
-    assert int(opened(read_only=True).restore(state_of(0), lambda text: None)["step"]) == 1
-    assert (tmp_path / "checkpoints" / "2").exists()
+    flip(tmp_path / "checkpoints" / "2" / "metrics" / "metrics")
+    said = []
+    assert int(opened(read_only=True, note=said.append).restore(state_of(0))["step"]) == 1
+    assert len(said) == 1 and (tmp_path / "checkpoints" / "2").exists()
 
 
-def test_where_no_checkpoint_can_be_read_the_user_is_told_what_to_do(opened, tmp_path):
-    checkpoints = fill(opened(), [0.1, 0.2])
-    for step in (1, 2):
-        damage(tmp_path / "checkpoints" / str(step))
+@pytest.mark.parametrize("read_only", [False, True])
+def test_where_no_checkpoint_can_be_read_the_user_is_told_what_to_do(opened, tmp_path, read_only):
+    fill(opened(), [0.1, 0.2])
+    for step in ("1", "2"):
+        flip(tmp_path / "checkpoints" / step / "SHA256SUMS")
     with pytest.raises(CheckpointError, match="another --workdir"):
-        checkpoints.restore(state_of(0), lambda text: None)
+        opened(read_only=read_only, note=lambda text: None).restore(state_of(0))
     assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"1", "2"}
 
 
 def test_a_checkpoint_of_another_network_is_not_taken(opened):
-    checkpoints = fill(opened(), [0.1])
+    checkpoints = fill(opened(note=lambda text: None), [0.1])
     with pytest.raises(CheckpointError):
-        checkpoints.restore({"step": jnp.asarray(0), "w": jnp.zeros((7,))}, lambda text: None)
+        checkpoints.restore({"step": jnp.asarray(0), "w": jnp.zeros((7,))})
 
 
 def test_a_write_that_the_system_cuts_is_told_in_a_sentence_and_leaves_the_older_checkpoint(opened, tmp_path):

@@ -70,7 +70,7 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("model.dtype", "float16"),
+        ("model.dtype", "float64"),
         ("data.image_size", 0),
         ("data.eval_size", 0),
         ("augment.pad", -1),
@@ -80,6 +80,10 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
         ("training.epochs", 0.0),
         ("training.epochs", -1.0),
         ("training.steps", 0),
+        ("training.steps", 2**31),  # steps are counted in int32
+        ("training.epochs", 1e9),
+        ("training.batch_size", 10**9),
+        ("data.workers", -1),
         ("training.microbatches", 0),
         ("training.label_smoothing", -0.1),
         ("training.label_smoothing", 1.0),
@@ -88,6 +92,7 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
         ("training.log_every", 0),
         ("training.steps_per_dispatch", -1),
         ("training.loss", "hinge"),
+        ("training.skip_nonfinite", -1),
         ("optimizer.weight_decay", -1e-4),
         ("optimizer.backbone_rate", -0.1),
         ("evaluation.batch_size", 0),
@@ -95,6 +100,8 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
         ("checkpoint.every_epochs", 0),
         ("checkpoint.keep_latest", 0),
         ("checkpoint.keep_best", -1),
+        ("parallel.hosts", 0),
+        ("parallel.heartbeat_seconds", 0),
     ],
 )
 def test_a_value_that_no_run_can_have_is_refused_by_the_name_of_its_field(name, value):

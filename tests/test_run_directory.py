@@ -2,7 +2,9 @@ import json
 import os
 import resource
 import struct
-from contextlib import contextmanager
+import subprocess
+import sys
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -30,6 +32,13 @@ def train_record(step):
     return {"step": step, "epoch": step / 100, "split": "train", "loss": 1 / step, "top1": 0.5}
 
 
+def open_for(path, *arguments):
+    """Opened for a run that has ended."""
+    with closing(RunDirectory(path)) as run:
+        run.open_for(*arguments)
+    return run
+
+
 @contextmanager
 def files_no_larger_than(size):
     """The system refuses to write beyond `size` with EFBIG, as a full disk refuses with ENOSPC."""
@@ -52,21 +61,20 @@ def event_payloads(folder):
 
 
 def test_the_config_is_written_sorted_and_a_start_with_the_same_one_leaves_it(tmp_path):
-    run = RunDirectory(tmp_path / "runs" / "first")
-    run.open_for(CONFIG)
+    run = open_for(tmp_path / "runs" / "first", CONFIG)
     written = run.config.read_text()
     assert json.loads(written) == CONFIG
     assert list(json.loads(written)) == sorted(CONFIG)
-    RunDirectory(run.path).open_for(CONFIG | {"optimizer": {"learning_rate": 0.1, "betas": (0.9, 0.99)}})
+    open_for(run.path, CONFIG | {"optimizer": {"learning_rate": 0.1, "betas": (0.9, 0.99)}})
     assert run.config.read_text() == written
-    assert [file.name for file in run.path.iterdir()] == ["config.json"]
+    assert {file.name for file in run.path.iterdir()} == {"config.json", ".lock"}
 
 
 def test_another_config_is_refused_with_both_values_of_each_field(tmp_path):
-    RunDirectory(tmp_path).open_for(CONFIG)
+    open_for(tmp_path, CONFIG)
     other = changed(optimizer__learning_rate=0.2, model__overrides={"cardinality": 32})
     with pytest.raises(ConfigError) as error:
-        RunDirectory(tmp_path).open_for(other)
+        open_for(tmp_path, other)
     assert "optimizer.learning_rate is 0.1 there and 0.2 now" in str(error.value)
     assert "model.overrides.cardinality is absent there and 32 now" in str(error.value)
     assert "another --workdir" in str(error.value)
@@ -74,34 +82,34 @@ def test_another_config_is_refused_with_both_values_of_each_field(tmp_path):
 
 
 def test_of_many_differences_five_are_named_and_the_rest_counted(tmp_path):
-    RunDirectory(tmp_path).open_for({f"field{index}": 0 for index in range(8)})
+    open_for(tmp_path, {f"field{index}": 0 for index in range(8)})
     with pytest.raises(ConfigError, match="field4 is 0 there and 1 now; and 3 more"):
-        RunDirectory(tmp_path).open_for({f"field{index}": 1 for index in range(8)})
+        open_for(tmp_path, {f"field{index}": 1 for index in range(8)})
 
 
 def test_fields_that_may_change_are_taken_over_and_no_others(tmp_path):
     may_change = ("training.log_every", "data")
-    RunDirectory(tmp_path).open_for(CONFIG)
+    open_for(tmp_path, CONFIG)
     moved = changed(training__log_every=50, data__path="/elsewhere")
-    RunDirectory(tmp_path).open_for(moved, may_change)
+    open_for(tmp_path, moved, may_change)
     assert json.loads((tmp_path / "config.json").read_text()) == moved
     with pytest.raises(ConfigError) as error:
-        RunDirectory(tmp_path).open_for(changed(training__log_every=1, training__epochs=100), may_change)
+        open_for(tmp_path, changed(training__log_every=1, training__epochs=100), may_change)
     assert "training.epochs is 90 there and 100 now" in str(error.value)
     assert "log_every" not in str(error.value)
 
 
 def test_a_prefix_covers_whole_names_only(tmp_path):
-    RunDirectory(tmp_path).open_for({"data": {"path_suffix": "a"}})
+    open_for(tmp_path, {"data": {"path_suffix": "a"}})
     with pytest.raises(ConfigError):
-        RunDirectory(tmp_path).open_for({"data": {"path_suffix": "b"}}, ("data.path",))
+        open_for(tmp_path, {"data": {"path_suffix": "b"}}, ("data.path",))
 
 
 @pytest.mark.parametrize("content", [b'{"model": ', b"", b"[]", b"\xff\x00"])
 def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ConfigError, match="damaged"):
-        RunDirectory(tmp_path).open_for(CONFIG)
+        open_for(tmp_path, CONFIG)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
@@ -109,14 +117,31 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     file.touch()
     for path in (file, file / "below"):
         with pytest.raises(UserError, match="choose another folder"):
-            RunDirectory(path).open_for(CONFIG)
+            open_for(path, CONFIG)
 
 
 def test_a_folder_that_may_not_be_written_is_refused_even_if_nothing_has_to_be_written(tmp_path, monkeypatch):
-    RunDirectory(tmp_path).open_for(CONFIG)
+    open_for(tmp_path, CONFIG)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # The administrator may write whatever chmod says.
     with pytest.raises(UserError, match="choose another folder"):
-        RunDirectory(tmp_path).open_for(CONFIG)
+        open_for(tmp_path, CONFIG)
+
+
+def test_a_folder_in_which_another_process_trains_is_refused_and_named_until_that_one_is_killed(tmp_path):
+    code = f"""if True:
+        from resnet_jax.run_directory import RunDirectory
+        run = RunDirectory({str(tmp_path)!r})
+        run.open_for({CONFIG!r})
+        print("open", flush=True)
+        input()"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with other:
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(ConfigError, match=f"in use by process {other.pid} on .*another --workdir"):
+            open_for(tmp_path, changed(training__log_every=1), ("training",))
+        assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+        other.kill()
+    open_for(tmp_path, CONFIG)
 
 
 def test_the_address_of_a_bucket_is_refused_and_not_taken_for_a_local_folder():
@@ -188,9 +213,10 @@ def test_rewinding_a_run_that_has_measured_nothing_does_nothing(tmp_path):
 
 def test_a_cut_last_line_is_not_read_but_a_damaged_line_before_it_is_an_error(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2, "lo')
-    assert read_metrics(file) == [{"step": 1}]
-    file.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    one = '{"step": 1, "split": "test"}\n'
+    file.write_text(one + '{"step": 2, "lo')
+    assert read_metrics(file) == [{"step": 1, "split": "test"}]
+    file.write_text(one + '{"st\n' + one)
     with pytest.raises(UserError, match="line 2"):
         read_metrics(file)
 

@@ -13,6 +13,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models.blocks import Maps, OutMaps, batch_norm
 from resnet_jax.models.convolution import Conv, kaiming_fan_in
 from resnet_jax.models.features import Feature
+from resnet_jax.models.pooling import max_pool
 from resnet_jax.models.resnet import Images, torch_linear
 
 STEMS = ("imagenet", "cifar")
@@ -145,7 +146,7 @@ class DenseNet(nn.Module):
             x = nn.relu(self.stem_bn(x, use_running_average=not train))
         maps = {"stem": x}
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x, window=3, stride=2, padding=1)
         for block, size in enumerate(self.block_sizes, start=1):
             if block > 1:
                 x = getattr(self, f"transition{block - 1}")(x, train)

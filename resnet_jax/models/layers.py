@@ -15,7 +15,7 @@ from resnet_jax.models import lowerings
 
 # Primitives that pool, and those that only call another program.
 POOLS = {"reduce_window_max": "max_pool", "reduce_window_sum": "avg_pool", "reduce_sum": "mean"}
-CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
+CALLS = ("custom_vjp_call", "jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, BottleneckBlock, batch_norm
 from resnet_jax.models.convolution import Conv
 from resnet_jax.models.features import Feature
+from resnet_jax.models.pooling import max_pool
 from resnet_jax.models.stems import DeepStem
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
@@ -137,7 +138,7 @@ class ResNet(nn.Module):
             x = nn.relu(self.stem_bn(x, use_running_average=not train))
         maps = {"stem": x}
         if self.stem != "cifar":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x, window=3, stride=2, padding=1)
         for i, names in enumerate(self.stages, start=1):
             for name in names:
                 x = getattr(self, name)(x, train)

@@ -9,6 +9,7 @@ import optax
 
 from resnet_jax.data.pipeline import Resident, Streamed
 from resnet_jax.parallel import Devices
+from resnet_jax.training.guard import Guard
 from resnet_jax.training.state import TrainState, create_state
 from resnet_jax.weights import load_weights
 from resnet_jax.weights.presets import Preset
@@ -35,6 +36,8 @@ class Experiment:
       log_every: steps.
       evaluate_every, save_every: epochs.
       keep_average: whether moving averages are kept.
+      guarded: whether steps that are not finite may be left out.
+      scaled: whether the loss is scaled, for float16.
       init_from: weights file or run with which the first step begins, or None.
       init_adapt: whether weights of another head or of other images are made to fit.
       init_average: whether a run's moving averages are taken.
@@ -59,6 +62,8 @@ class Experiment:
     evaluate_every: int
     save_every: int
     keep_average: bool
+    guarded: bool
+    scaled: bool
     init_from: str | None
     init_adapt: bool
     init_average: bool
@@ -74,7 +79,8 @@ class Experiment:
         if self.init_from:
             how = dict(adapt=self.init_adapt, average=self.init_average, key=key)
             weights = load_weights(self.model, self.init_from, channels=self.image_shape[-1], **how)
-        state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights)
+        guard = Guard.create(self.scaled) if self.guarded else None
+        state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights, guard)
         return self.devices.replicate(state)
 
     def key(self) -> jax.Array:

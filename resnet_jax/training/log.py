@@ -87,19 +87,20 @@ class Log:
         (end, window), self._late = self._late, None
         window = jax.device_get(window)
         means = {name: np.concatenate([part[name] for part in window]) for name in window[0]}
-        bad = ~(np.isfinite(means["loss"]) & np.isfinite(means["gradient_norm"]))
-        if bad.any():
-            at = int(np.argmax(bad))
-            step = end - len(bad) + at + 1
-            raise Diverged(
-                f"at step {step} the loss is {means['loss'][at]} and the gradient's norm {means['gradient_norm'][at]}"
-            )
+        failed = means.pop("failed")
+        if failed.any():
+            at = int(np.argmax(failed))
+            step, loss, norm = end - len(failed) + at + 1, means["loss"][at], means["gradient_norm"][at]
+            raise Diverged(f"at step {step} the loss is {loss} and the gradient's norm {norm}", step)
         step, since = self._clock
         now = time.perf_counter()
         self._clock = (end, now)
         speed = (end - step) * self._experiment.batch_size / (now - since) if end > step else None
         rate = jax.device_get(self._learning_rate(jax.device_put(np.int32(end - 1))))
-        metrics = {name: float(np.mean(values)) for name, values in means.items()}
+        counted = {name: means.pop(name)[-1] for name in ("skipped", "loss_scale") if name in means}
+        taken = np.isfinite(means["loss"]) & np.isfinite(means["gradient_norm"])
+        metrics = {name: float(np.mean(values[taken])) if taken.any() else None for name, values in means.items()}
+        metrics |= {name: value.item() for name, value in counted.items()}
         metrics |= {"learning_rate": float(rate), "images_per_second": speed}
         self._add(end, "train", metrics)
         self._progress.train(end, {name: value for name, value in metrics.items() if value is not None})

@@ -32,6 +32,7 @@ def train(
     key = experiment.key()
     data = experiment.devices.replicate(experiment.train_feed.data)
     evaluate = evaluator(experiment, interrupts)
+    evaluate(state, 1)  # compiled here, where an interrupt has nothing to save and need not wait for the compiler
     # A transfer between host and device that nobody asked for is slow and silent: here it is an error.
     with jax.transfer_guard("disallow"):
         if first and is_due(first, experiment.evaluate_every, experiment) and not log.evaluation_at(first):
@@ -41,6 +42,7 @@ def train(
         with contextlib.closing(experiment.train_feed.chunks(cuts)) as chunks:
             for (_, end), rows in zip(cuts, chunks, strict=True):
                 state, means = experiment.train_program(state, data, experiment.devices.scatter(rows), key)
+                interrupts.hold()
                 log.trained(end, means)
                 stops = interrupts.requested
                 evaluates = is_due(end, experiment.evaluate_every, experiment)
@@ -59,6 +61,7 @@ def evaluator(experiment: Experiment, interrupts: Interrupts):
     """Return a function of a train state to the metrics of every split: "test", and "test_ema" of its moving averages.
 
     Each example counts exactly once: the metrics hold their number as "examples". An interrupt ends it with no result.
+    The function's second argument is how many dispatches to make, if not all.
     """
     feed = experiment.eval_feed
     data = experiment.devices.replicate(feed.data)
@@ -68,9 +71,9 @@ def evaluator(experiment: Experiment, interrupts: Interrupts):
         for step in range(0, last, experiment.steps_per_dispatch)
     ]
 
-    def measure(params, batch_stats):
+    def measure(params, batch_stats, most):
         sums = []
-        with contextlib.closing(feed.chunks(cuts)) as chunks:
+        with contextlib.closing(feed.chunks(cuts[:most])) as chunks:
             for rows in chunks:
                 sums.append(experiment.eval_program(params, batch_stats, data, experiment.devices.scatter(rows)))
                 if interrupts.requested:
@@ -78,10 +81,10 @@ def evaluator(experiment: Experiment, interrupts: Interrupts):
         total = sum(jax.device_get(sums), start=Sums.none())
         return total.means() | {"examples": int(total.examples)}
 
-    def evaluate(state):
-        results = {"test": measure(state.params, state.batch_stats)}
+    def evaluate(state, most=None):
+        results = {"test": measure(state.params, state.batch_stats, most)}
         if state.average is not None:
-            results["test_ema"] = measure(state.average.params, state.average.batch_stats)
+            results["test_ema"] = measure(state.average.params, state.average.batch_stats, most)
         return {} if None in results.values() else results
 
     return evaluate

@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 
 from resnet_jax.models.initialization import initialize
+from resnet_jax.training.guard import Guard
 
 
 @flax.struct.dataclass
@@ -29,6 +30,7 @@ class TrainState:
       batch_stats: running BatchNorm means and variances, float32; empty for a network without BatchNorm.
       opt_state: the optimizer's.
       average: an `Average`, or None where none are kept.
+      guard: a `Guard`, or None where a step that is not finite ends the run.
     """
 
     step: Any
@@ -36,6 +38,7 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     average: Any
+    guard: Any = None
 
 
 def create_state(
@@ -45,6 +48,7 @@ def create_state(
     image_shape: tuple[int, int, int],
     keep_average: bool = False,
     variables: dict[str, Any] | None = None,
+    guard: Guard | None = None,
 ) -> TrainState:
     """Return the state before the first step.
 
@@ -55,9 +59,10 @@ def create_state(
       image_shape: (height, width, channels).
       keep_average: whether moving averages are kept.
       variables: parameters and statistics to begin with, in place of new ones.
+      guard: against steps that are not finite.
     """
     if variables is None:
         variables = initialize(model, key, image_shape)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     average = jax.tree.map(jnp.copy, Average(params, batch_stats)) if keep_average else None
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average)
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average, guard)

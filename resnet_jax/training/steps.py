@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from resnet_jax.training import losses, metrics
+from resnet_jax.training.guard import choose
 from resnet_jax.training.state import Average, TrainState
 
 Batch = dict[str, jax.Array]
@@ -30,6 +31,7 @@ def train_step(
     loss: Callable = losses.cross_entropy,
     microbatches: int = 1,
     ema_decay: float = 0.0,
+    skip_nonfinite: int = 0,
     average: Callable[[Tree], Tree] = lambda tree: tree,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Take one step on one shard.
@@ -44,11 +46,15 @@ def train_step(
       microbatches: parts that the shard is cut into; their gradients are averaged before the update, and each
         normalizes itself.
       ema_decay: of the moving averages that the state keeps; early ones decay faster, by (1 + step) / (10 + step).
+      skip_nonfinite: most steps of a run that its guard, if the state has one, may leave out.
       average: returns the mean of a tree of float32 arrays over all shards.
 
     Returns:
-      The new state, and the means of loss, top1 and top5 over the whole batch, and the gradient's norm.
+      The new state, and the means of loss, top1 and top5 over the whole batch, the gradient's norm, and 1 as "failed"
+      if the run has. Of a guarded state also how many steps were "skipped", and the "loss_scale" if there is one.
     """
+    guard = state.guard
+    scale = 1.0 if guard is None or guard.scale is None else guard.scale
     augment_key, dropout_key = jax.random.split(key)
     images, targets = augment(augment_key, batch["image"], batch["label"], batch["position"])
 
@@ -63,7 +69,7 @@ def train_step(
             )
             per_example = loss(logits, targets)
             sums = metrics.count(logits, labels, per_example, jnp.ones(labels.shape, bool))
-            return jnp.mean(per_example), (sums, updates.get("batch_stats", {}))
+            return scale * jnp.mean(per_example), (sums, updates.get("batch_stats", {}))
 
         gradients, (sums, batch_stats) = jax.grad(objective, has_aux=True)(params)
         return gradients, sums, batch_stats
@@ -73,12 +79,13 @@ def train_step(
     for part in split((images, targets, batch["label"], batch["position"]), microbatches):
         gradients, sums, batch_stats = gradient(state.params, batch_stats, *part[:3], part[3][0])
         totals = (gradients, sums) if totals is None else jax.tree.map(jnp.add, totals, (gradients, sums))
-    gradients = jax.tree.map(lambda total: total / microbatches, totals[0])
+    gradients = jax.tree.map(lambda total: total / (microbatches * scale), totals[0])
     sums = totals[1]
     means = {name: getattr(sums, name) / sums.examples for name in ("loss", "top1", "top5")}
 
     gradients, batch_stats, means = average((gradients, batch_stats, means))
     means["gradient_norm"] = optax.tree.norm(gradients)
+    finite = jnp.isfinite(means["loss"]) & jnp.isfinite(means["gradient_norm"])
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     moving = state.average
@@ -86,7 +93,13 @@ def train_step(
         step = state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
         moving = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, moving, Average(params, batch_stats))
-    return TrainState(state.step + 1, params, batch_stats, opt_state, moving), means
+    new = TrainState(state.step + 1, params, batch_stats, opt_state, moving)
+    if guard is None:
+        return new, means | {"failed": (~finite).astype(jnp.int32)}
+    guard = guard.after(means["loss"], finite)
+    means |= {"failed": (guard.skipped > skip_nonfinite).astype(jnp.int32), "skipped": guard.skipped}
+    means |= {} if guard.scale is None else {"loss_scale": guard.scale}
+    return choose(finite, new, state.replace(step=new.step, guard=None)).replace(guard=guard), means
 
 
 def eval_step(params: Tree, batch_stats: Tree, batch: Batch, *, model: nn.Module, inputs: Callable) -> metrics.Sums:

@@ -1,0 +1,178 @@
+"""Inputs that are damaged or made to do harm: a sentence at most, never a traceback, a hang or a file elsewhere."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import struct
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import main as command
+from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.config import default_config, flat
+from resnet_jax.errors import ConfigError, DataError, UserError
+from resnet_jax.run_directory import RunDirectory, read_metrics
+from resnet_jax.weights.files import read_arrays
+
+ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+FUZZ = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+DEEP = b"[" * 100_000
+
+
+# The other two would look for data and hosts in the network.
+NAMES = sorted({name for name, _ in flat(default_config())} - {"data.source", "parallel.coordinator"})
+ODD = [
+    "",
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "1e999",
+    "9" * 30,
+    "()",
+    "(0,)",
+    "(1,",
+    "((1,),)",
+    "None",
+    "True",
+    "\x00",
+    "é",
+    "[]",
+]
+ODD += ["{}", "'", "a.b", "__import__('os').system('touch harmed')", "../../etc/passwd", "--config"]
+
+
+@FUZZ
+@given(
+    st.sampled_from(NAMES), st.sampled_from(ODD) | st.text(max_size=8) | st.floats().map(str) | st.integers().map(str)
+)
+def test_any_value_of_any_field_is_taken_or_refused_in_a_sentence(tmp_path, monkeypatch, name, value):
+    monkeypatch.chdir(ROOT)
+    errors = io.StringIO()
+    arguments = ["main.py", "--config=configs/digits.py", f"--workdir={tmp_path / 'none'}", "--mode=eval"]
+    with contextlib.redirect_stderr(errors):
+        code = command.main([*arguments, f"--config.{name}={value}"])
+    assert code == 2 and errors.getvalue().startswith("error: ") and errors.getvalue().count("\n") == 1
+    assert not (ROOT / "harmed").exists() and not (tmp_path / "none").exists()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["step", "split", "loss"]), inner),
+    max_leaves=6,
+)
+LINE = JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=20) | st.just(DEEP)
+
+
+@FUZZ
+@given(st.lists(LINE, max_size=5), st.integers(0, 3))
+def test_metrics_of_any_content_are_records_or_refused_and_can_be_rewound(tmp_path, lines, step):
+    run = RunDirectory(tmp_path)
+    run.metrics.write_bytes(b"\n".join(lines))
+    try:
+        records = read_metrics(run.metrics)
+    except UserError as error:
+        assert "damaged in line" in str(error) and "\n" not in str(error)
+        return
+    run.rewind(step)
+    assert read_metrics(run.metrics) == [record for record in records if record["step"] <= step]
+
+
+@FUZZ
+@given(LINE)
+def test_a_config_of_any_content_in_the_folder_is_another_one_or_damaged(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ConfigError), contextlib.closing(RunDirectory(tmp_path)) as run:
+        run.open_for({"model": {"name": "resnet50"}})
+    with contextlib.suppress(UserError):
+        RunDirectory(tmp_path).diverged_at()
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", [".lock", ".config.json.partial"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_or_a_pipe_in_the_place_of_a_file_is_refused_and_nothing_elsewhere_is_touched(tmp_path, name, kind):
+    other = tmp_path / "other"
+    other.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    os.symlink(other, folder / name) if kind == "link" else os.mkfifo(folder / name)
+    with pytest.raises(UserError, match="cannot be written"), contextlib.closing(RunDirectory(folder)) as run:
+        run.open_for({"model": {}})
+    assert other.read_text() == "precious"
+
+
+def test_a_pipe_in_the_place_of_config_or_metrics_does_not_hang(tmp_path):
+    for name in ("config.json", "metrics.jsonl"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match="damaged"):
+        RunDirectory(tmp_path).check({})
+    with pytest.raises(UserError):
+        read_metrics(tmp_path / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("name", ["5", "²", "٣", "5.orbax-checkpoint-tmp-1", "-1", "9" * 200, "x" * 200])
+@pytest.mark.parametrize("kind", ["file", "empty folder", "link", "pipe"])
+def test_odd_entries_among_the_checkpoints_are_passed_over_or_refused(tmp_path, name, kind):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    entry, other = folder / name, tmp_path / "other"
+    other.mkdir()
+    (other / "precious").touch()
+    make = {"file": entry.touch, "empty folder": entry.mkdir, "link": lambda: entry.symlink_to(other)}
+    make.get(kind, lambda: os.mkfifo(entry))()
+    try:
+        checkpoints = Checkpoints(folder, note=lambda text: None)
+    except UserError:
+        assert name in ("5", "9" * 200)
+    else:
+        assert checkpoints.restore({"step": 0}) is None
+        checkpoints.close()
+    assert (other / "precious").exists()
+
+
+KINDS = [GOLDEN / "torch_zip.pth", GOLDEN / "torch_legacy.pth"]
+
+
+@FUZZ
+@given(
+    st.sampled_from(KINDS), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=8), st.integers(0, 8)), max_size=4)
+)
+def test_a_weights_file_with_bytes_put_in_taken_out_or_replaced_gives_arrays_or_a_sentence(tmp_path, file, edits):
+    content = file.read_bytes()
+    for place, put, taken in edits:
+        at = int(place * len(content))
+        content = content[:at] + put + content[at + taken :]
+    (tmp_path / "weights.pth").write_bytes(content)
+    try:
+        assert all(array.size < 10**7 for array in read_arrays(tmp_path / "weights.pth").values())
+    except DataError as error:
+        assert "\n" not in str(error)
+
+
+@FUZZ
+@given(
+    st.sampled_from(["F32", "F64", "U8", "BOOL", "X"]),
+    st.lists(st.integers(0, 2**63 - 1), max_size=4),
+    st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)),
+    st.none() | st.integers(0, 2**64 - 1),
+)
+def test_a_safetensors_header_that_claims_what_is_not_there_is_refused(tmp_path, kind, shape, offsets, length):
+    header = json.dumps({"a": {"dtype": kind, "shape": shape, "data_offsets": offsets}}).encode()
+    claimed = len(header) if length is None else length
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", claimed) + header)
+    try:
+        assert all(array.size == 0 for array in read_arrays(tmp_path / "w.safetensors").values())
+    except DataError as error:
+        assert "\n" not in str(error)
