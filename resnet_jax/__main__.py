@@ -9,6 +9,7 @@ from resnet_jax.errors import UserError
 # Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is asked for.
 VERBS = {
     "models": "the registered networks, their costs and published accuracies",
+    "pack": "a folder of images, ImageNet's archives or a TFDS data set to shards that are read fast",
 }
 
 

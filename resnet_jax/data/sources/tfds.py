@@ -21,6 +21,11 @@ class Prepared:
         example = self.examples[index]
         return example["image"], int(example["label"])
 
+    def name(self, index: int) -> str:
+        """The file's name where the data set keeps it, else the example's number."""
+        named = self.examples[index].get("file_name")
+        return named.decode() if isinstance(named, bytes) else f"example {index}"
+
 
 def open_tfds(name: str, path: str | None) -> Dataset:
     """Opens a TFDS data set that has an `image` and a `label`: its split train, and validation or else test.
