@@ -45,6 +45,9 @@ class Images:
     def __getitem__(self, index):
         raise AssertionError("a test has read an image")
 
+    def name(self, index):
+        raise AssertionError("a test has asked for the name of an image")
+
 
 @pytest.fixture
 def build(monkeypatch):

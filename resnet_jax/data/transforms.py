@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import types
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,6 +38,7 @@ class RandomResizedCrop:
       ratio: least and greatest width / height.
       interpolation: a name of `INTERPOLATIONS`; resizing is antialiased except for "nearest".
       flip: probability of a horizontal mirror image.
+      changes: (image, random generator) to an image of the same size, one after the other (`policies`).
     """
 
     size: int
@@ -44,6 +46,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "bilinear"
     flip: float = 0.5
+    changes: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = ()
 
     def __post_init__(self):
         _check_interpolation(self.interpolation)
@@ -62,6 +65,8 @@ class RandomResizedCrop:
         resized = resize(decoded[rows, columns], self.size, self.interpolation)
         if rng.random() < self.flip:
             resized = np.ascontiguousarray(resized[:, ::-1])
+        for change in self.changes:
+            resized = change(resized, rng)
         return resized
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -1,4 +1,5 @@
 import io
+import pathlib
 import pickle
 import tarfile
 
@@ -99,12 +100,16 @@ def test_a_plain_file_of_labels_will_do_and_goes_before_the_kit(folder, lines):
 
 
 @pytest.mark.parametrize("name", ["../../../escaped.JPEG", "/tmp/escaped.JPEG", "a\x1b[2Jb.JPEG", "x" * 300])
-def test_hostile_names_are_only_names(folder, name, tmp_path_factory):
-    before = sorted(tmp_path_factory.getbasetemp().parent.rglob("*"))
+def test_hostile_names_are_only_names(folder, name):
     inner = tar([(name, b"content")], file_format=tarfile.PAX_FORMAT)
     (folder / archives.TRAIN).write_bytes(tar([(f"{wnid}.tar", inner) for wnid in WNIDS]))
     assert told(open_it(folder).train)[0] == (f"n01/{name}", b"content", 0)
-    assert sorted(tmp_path_factory.getbasetemp().parent.rglob("*")) == before
+    assert {file.name for file in folder.iterdir()} == {archives.TRAIN, archives.VALIDATION, archives.KIT}
+    assert not [
+        *folder.parents[2].glob("escaped*"),
+        *folder.parents[1].glob("escaped*"),
+        *pathlib.Path("/tmp").glob("escaped*"),
+    ]
 
 
 def test_links_and_folders_in_an_archive_are_no_images(folder):

@@ -152,6 +152,9 @@ class Numbers:
     def __getitem__(self, index):
         return np.full((2, 3, 1), index, np.uint8), index % 3
 
+    def name(self, index):
+        return f"number {index}"
+
 
 def noisy(image, rng):
     """Ten times the image plus a number below ten that is drawn."""
