@@ -41,12 +41,9 @@ def build(config: ConfigDict) -> Experiment:
     dataset = open_dataset(
         config.data.source, config.data.path, image_size=config.data.image_size, num_classes=config.data.num_classes
     )
-    repeats = config.augment.repeats
-    if training.batch_size % repeats:
-        raise ConfigError(
-            f"augment.repeats is {repeats} and does not divide training.batch_size, {training.batch_size}."
-        )
-    train_order = TrainingOrder(len(dataset.train), training.batch_size, training.seed, train_share, repeats)
+    train_order = TrainingOrder(
+        len(dataset.train), training.batch_size, training.seed, train_share, config.augment.repeats
+    )
     eval_order = EvaluationOrder(len(dataset.test), config.evaluation.batch_size, eval_share)
     train_feed, eval_feed = feeds(config, dataset, train_order, eval_order)
     image_shape = (config.data.image_size, config.data.image_size, 3)

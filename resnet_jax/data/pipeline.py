@@ -39,9 +39,9 @@ class TrainingOrder:
       batch_size: global.
       seed: of the order.
       share: the rows of each batch that this host reads.
-      repeats: how often each example of a batch is in it, each time augmented anew (repeated augmentation, Hoffer et
-        al. 2020, arXiv:1901.09335); the batch size must be a multiple of it. Copies lie batch_size / repeats rows
-        apart, so that they come to different devices. A pass over the examples then takes as many epochs.
+      repeats: how often an example follows itself in the stream, each time to be augmented anew (repeated augmentation,
+        Hoffer et al. 2020, arXiv:1901.09335). Within a batch, copies lie batch_size / repeats rows apart, so that they
+        come to different devices. A pass over all examples then takes as many epochs.
     """
 
     examples: int
@@ -52,10 +52,9 @@ class TrainingOrder:
 
     def rows(self, step: int) -> Rows:
         """Return each row's "index" in the data set and its "position" in the stream of all steps."""
-        rows = np.arange(self.batch_size)[self.share.start : self.share.stop]
-        positions = step * self.batch_size + rows
-        different = self.batch_size // self.repeats
-        epochs, places = np.divmod(step * different + rows % different, self.examples)
+        by_copy = [np.arange(copy, self.batch_size, self.repeats) for copy in range(self.repeats)]
+        positions = step * self.batch_size + np.concatenate(by_copy)[self.share.start : self.share.stop]
+        epochs, places = np.divmod(positions // self.repeats, self.examples)
         index = np.empty(len(positions), np.int32)
         for epoch in np.unique(epochs):
             here = epochs == epoch
@@ -232,7 +231,8 @@ def _next(parts: Iterator[Rows]) -> Rows:
 
 def _join(parts: list[Rows], steps: int) -> Rows:
     """Join the parts of some batches, in order, to arrays of (steps, rows, ...)."""
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    # A single part is its batch, and need not be copied.
+    joined = parts[0] if len(parts) == 1 else {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
     return {name: values.reshape(steps, -1, *values.shape[1:]) for name, values in joined.items()}
 
 

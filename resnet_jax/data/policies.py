@@ -40,6 +40,11 @@ def add_below_half(image: Image.Image, amount: int, sampling: Sampling) -> Image
     return image.point([min(255, value + amount) if value < 128 else value for value in range(256)] * 3)
 
 
+def keep_bits(image: Image.Image, bits: int, sampling: Sampling) -> Image.Image:
+    """Keep the upper bits of each value, also none, which Pillow's `posterize` refuses."""
+    return image.point([value >> (8 - bits) << (8 - bits) for value in range(256)] * 3)
+
+
 # By name, (image, amount, sampling) to the changed image. Amounts: shear, tangents; translate, pixels, of the contents;
 # rotate, degrees, counter-clockwise; posterize, bits that are kept; solarize, the least value that is inverted.
 OPERATIONS = types.MappingProxyType(
@@ -54,7 +59,7 @@ OPERATIONS = types.MappingProxyType(
         "color": enhancing(ImageEnhance.Color),
         "contrast": enhancing(ImageEnhance.Contrast),
         "sharpness": enhancing(ImageEnhance.Sharpness),
-        "posterize": lambda image, bits, sampling: ImageOps.posterize(image, bits) if bits < 8 else image,
+        "posterize": keep_bits,
         "solarize": lambda image, threshold, sampling: ImageOps.solarize(image, threshold),
         "solarize_add": add_below_half,
         "auto_contrast": plain(ImageOps.autocontrast),

@@ -173,6 +173,19 @@ def test_short_side_is_resized_and_the_centre_cropped():
     np.testing.assert_array_equal(ResizeCenterCrop(24, 16, "bicubic")(image), resized[4:20, 10:26])
 
 
+@pytest.mark.parametrize("resize", [24, 30, 60, 100])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_large_jpeg_is_evaluated_as_torchvision_does_within_a_255th(resize, interpolation):
+    enlarged = Image.fromarray(photo(60, 80)).resize((320, 240), Image.BICUBIC)
+    encoded = encode(enlarged, "JPEG", quality=95)
+    with Image.open(io.BytesIO(encoded)) as whole:
+        size = (int(resize * 320 / 240), resize)
+        resized = np.asarray(whole.resize(size, Image.Resampling[interpolation.upper()]), int)
+    left, top = round((size[0] - 20) / 2), round((size[1] - 20) / 2)
+    found = ResizeCenterCrop(resize, 20, interpolation)(encoded)
+    assert np.abs(found - resized[top : top + 20, left : left + 20]).mean() < 1
+
+
 def test_long_side_is_cut_to_whole_pixels():
     # 20 * 37 / 30 = 24.67 becomes 24, so 2 columns are left over at each side.
     image = noise(30, 37)
