@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--raw", type=int, metavar="N", help="keep the pixels of the central N x N, and no JPEG")
     parser.add_argument("--quality", type=int, default=90, help="of JPEGs that are encoded anew (90)")
     parser.add_argument("--shard-examples", type=int, default=4096, metavar="N", help="examples of a shard (4096)")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (one a core)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (one a core)")
     parser.add_argument("--data-dir", help="TFDS's data folder, if it is not its default")
 
 

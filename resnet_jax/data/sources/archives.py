@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-import scipy.io
 from jaxtyping import Int32, Int64
 
 from resnet_jax.data.sources.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
@@ -184,6 +183,8 @@ def validation_labels(root: pathlib.Path, classes: tuple[str, ...], names: list[
 
 def ground_truth(kit: pathlib.Path) -> list[str]:
     """Return the WNIDs of the validation images, in the order of their names, by the development kit's own tables."""
+    import scipy.io
+
     try:
         with tarfile.open(kit, "r:gz") as archive:
             content = {
