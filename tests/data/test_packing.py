@@ -17,9 +17,11 @@ from resnet_jax import __main__ as command
 from resnet_jax.data import packing
 from resnet_jax.data.decoding import pixels
 from resnet_jax.data.packing import UNFINISHED, Form, pack
-from resnet_jax.data.sources import Dataset, open_dataset
+from resnet_jax.data.sources import Dataset, archives, open_dataset
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import DataError
+from tests.data.test_archives import tar
+from tests.data.test_sources import write_tfds
 from tests.pictures import damaged, encode, noise, photo
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -326,3 +328,29 @@ def test_the_command_tells_what_it_packed_and_what_not(tmp_path, capsys):
     assert "1 left out, since they can not be decoded" in said and r"cat/\x1b[2J.jpg" in said and "\x1b[2J" not in said
     assert "'cat/b.jpg': is a PNG file" in said
     assert f"--config.data.source=records --config.data.path={tmp_path / 'out'}" in said
+
+
+def archives_of(folder):
+    """ImageNet's archives in small, with a file of labels."""
+    folder.mkdir()
+    inner = {wnid: tar([(f"{wnid}_1.JPEG", encode(photo(9, 9), "JPEG"))]) for wnid in ("n02", "n01")}
+    (folder / archives.TRAIN).write_bytes(tar([(f"{wnid}.tar", content) for wnid, content in inner.items()]))
+    (folder / archives.VALIDATION).write_bytes(tar([("val_1.JPEG", encode(photo(8, 8), "JPEG"))]))
+    (folder / archives.LABELS).write_text("n02\n")
+
+
+def test_imagenets_archives_are_packed_by_the_command(tmp_path):
+    archives_of(tmp_path / "in")
+    assert command.main(["pack", str(tmp_path / "in"), str(tmp_path / "out"), "--workers", "1"]) == 0
+    found = packed(tmp_path / "out")
+    assert found.classes == ("n01", "n02")
+    assert [name for name, _, _ in told(found.train)] == ["n01/n01_1.JPEG", "n02/n02_1.JPEG"]
+    assert [(name, label) for name, _, label in told(found.test)] == [("val_1.JPEG", 1)]
+
+
+def test_a_tfds_data_set_is_packed_by_the_command(tmp_path):
+    write_tfds(tmp_path / "tfds")
+    arguments = ["pack", "tfds:tiny", str(tmp_path / "out"), "--data-dir", str(tmp_path / "tfds"), "--workers", "1"]
+    assert command.main(arguments) == 0
+    given = open_dataset("tfds:tiny", str(tmp_path / "tfds"), image_size=32)
+    assert told(packed(tmp_path / "out").train) == told(given.train)

@@ -1,6 +1,7 @@
 """Data sets of TensorFlow Datasets, read without TensorFlow from the array_record files that TFDS prepared."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ class Prepared:
     def name(self, index: int) -> str:
         """The file's name where the data set keeps it, else the example's number."""
         named = self.examples[index].get("file_name")
-        return named.decode() if isinstance(named, bytes) else f"example {index}"
+        return os.fsdecode(named) if named else f"example {index}"
 
 
 def open_tfds(name: str, path: str | None) -> Dataset:
