@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from resnet_jax.errors import CheckpointError
+from resnet_jax.errors import CheckpointError, DataError
 from resnet_jax.run_directory import disk_errors
+
+ITEM = "default"  # Orbax's name of the folder in a checkpoint that holds the state
 
 
 class Checkpoints:
@@ -103,6 +107,52 @@ class Checkpoints:
         self._manager.reload()
 
 
+def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
+    """Return "params" and "batch_stats" of a run's newest checkpoint as NumPy arrays. Nothing in the folder changes.
+
+    Args:
+      folder: of a run, or of one checkpoint, RUN/checkpoints/STEP.
+      average: take the moving averages.
+
+    Raises DataError if the folder holds no checkpoint, CheckpointError if it cannot be read or keeps no averages.
+    """
+    step = Path(folder).absolute()
+    if not (step / ITEM).is_dir():
+        steps = [path for path in (step / "checkpoints").glob("*") if path.name.isdigit() and (path / ITEM).is_dir()]
+        if not steps:
+            raise DataError(
+                f"there is no weights file {folder}, and as a folder it holds no checkpoint: name a file, or a run."
+            )
+        step = max(steps, key=lambda path: int(path.name))
+    try:
+        variables = _variables(step / ITEM, average)
+    except Exception as error:  # Orbax raises whatever its storage layers raise.
+        raise CheckpointError(
+            f"the checkpoint {step} cannot be read ({first_line(error)}): name another one by RUN/checkpoints/STEP."
+        ) from error
+    if variables is None:
+        raise CheckpointError(f"{folder} keeps no moving averages: do not ask for them.")
+    return variables
+
+
+def _variables(place: Path, average: bool) -> dict[str, Any] | None:
+    """Return the parameters and statistics of one checkpoint, and read nothing else; None where there are none."""
+    with quiet(), ocp.PyTreeCheckpointer() as reader:
+        state = reader.metadata(place).item_metadata.tree
+        kept = state.get("average") if average else state
+        if not kept:
+            return None
+        kept = {kind: kept[kind] for kind in ("params", "batch_stats")}
+        wanted = {"average": kept} if average else kept
+        read = ocp.args.PyTreeRestore(
+            item=jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), wanted),
+            restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
+            partial_restore=True,
+        )
+        restored = reader.restore(place, args=read)
+    return restored["average"] if average else restored
+
+
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
     """Turn a full disk or a refused write into a sentence, also where Orbax's storage tells of it in a ValueError."""
@@ -113,6 +163,17 @@ def storage_errors(folder: Path) -> Iterator[None]:
             if code := re.search(r"os_error_code='(\d+)'", str(error)):
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
             raise
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let nothing through that Orbax logs of its steps."""
+    before = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(before)
 
 
 def top1(metrics: dict[str, float]) -> float:

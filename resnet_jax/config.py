@@ -73,7 +73,9 @@ def default_config() -> ConfigDict:
     config.training.epochs = 10.0
     config.training.steps = placeholder(int)  # if set, it counts and epochs do not
     config.training.seed = 0
-    config.training.init_from = placeholder(str)  # weights file to start from, or to evaluate
+    config.training.init_from = placeholder(str)  # weights file, run or RUN/checkpoints/STEP to start from or evaluate
+    config.training.init_adapt = False  # give weights of other classes a new head; fit them to other image channels
+    config.training.init_average = False  # take the moving averages of the run in init_from
     config.training.microbatches = 1  # parts of a batch whose gradients are accumulated
     config.training.loss = "cross_entropy"  # or binary_cross_entropy
     config.training.label_smoothing = 0.0
@@ -90,6 +92,8 @@ def default_config() -> ConfigDict:
     config.optimizer.weight_decay = 1e-4
     config.optimizer.decay_norm_and_bias = True  # whether BatchNorm and biases decay too
     config.optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: any
+    config.optimizer.backbone_rate = 1.0  # learning rate of all but the head, as a share of the head's; 0: it is frozen
+    config.optimizer.freeze_norm = False  # leave BatchNorm's scales and biases as they are
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # constant, step, cosine or linear
@@ -180,6 +184,7 @@ def check_config(config: ConfigDict) -> None:
         ("augment.mixup", lambda value: value >= 0, "0 or more"),
         ("augment.cutmix", lambda value: value >= 0, "0 or more"),
         ("optimizer.weight_decay", lambda value: value >= 0, "0 or more"),
+        ("optimizer.backbone_rate", lambda value: value >= 0, "0 or more"),
         ("evaluation.batch_size", lambda value: value >= 1, "1 or more"),
         ("evaluation.every_epochs", lambda value: value >= 1, "1 or more"),
         ("checkpoint.every_epochs", lambda value: value >= 1, "1 or more"),

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.compilation import keep_programs
 from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
 from resnet_jax.interrupts import Interrupts
@@ -22,6 +23,7 @@ from resnet_jax.run_directory import RunDirectory, read_metrics
 from resnet_jax.training import loop
 from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.log import Log, summarize
+from resnet_jax.weights.presets import RUN_FILE
 from resnet_jax.wiring import build
 
 
@@ -34,6 +36,7 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
       Interrupted: the run was asked to stop, and has saved its state.
     """
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax logs each of its steps, and each error that it raises too.
+    keep_programs()
     start_hosts(config.parallel.coordinator, config.parallel.hosts, config.parallel.host)
     if workdir is None:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
@@ -48,6 +51,7 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
     record.open_for(to_dict(config), MAY_CHANGE)
     state = experiment.initial_state()
     params = parameter_overview.count_parameters(state.params)
+    record.write_text(RUN_FILE, experiment.preset.write())
     record.write_text("parameters.txt", parameter_overview.get_parameter_overview(state.params, include_stats=False))
     show_parameters(config.model.name, state.params)
 

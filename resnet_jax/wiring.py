@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from resnet_jax.config import check_config
+from resnet_jax.config import check_config, to_dict
 from resnet_jax.data.augment import Augment
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder
 from resnet_jax.data.policies import ColorJitter, Lighting, RandAugment, TrivialAugmentWide
@@ -24,6 +24,7 @@ from resnet_jax.training.losses import LOSSES
 from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.schedules import create_schedule, first_step, scaled_peak
 from resnet_jax.training.steps import eval_step, train_step
+from resnet_jax.weights.presets import Preset
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -90,6 +91,28 @@ def build(config: ConfigDict) -> Experiment:
         save_every=config.checkpoint.every_epochs,
         keep_average=training.ema_decay > 0,
         init_from=training.init_from,
+        init_adapt=training.init_adapt,
+        init_average=training.init_average,
+        preset=preset(config, dataset, image_shape),
+    )
+
+
+def preset(config: ConfigDict, dataset: Dataset, image_shape: tuple[int, int, int]) -> Preset:
+    """Return what the weights of a run of this config expect of an image, and what they say about it."""
+    data, size = config.data, image_shape[0]
+    streamed = not isinstance(dataset.train, Arrays)
+    if streamed:
+        size = data.eval_size or data.image_size
+    return Preset(
+        network=config.model.name,
+        overrides={"num_classes": len(dataset.classes)} | to_dict(config)["model"]["overrides"],
+        dataset=data.source,
+        classes=dataset.classes,
+        resize=data.resize if streamed else size,
+        size=size,
+        interpolation=data.interpolation,
+        mean=tuple(data.mean or dataset.mean),
+        std=tuple(data.std or dataset.std),
     )
 
 

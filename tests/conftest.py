@@ -6,6 +6,8 @@ import pathlib
 # Before JAX is imported: a mesh of up to eight devices is then a test like any other.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+# Each of pytest's workers has a core to itself: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Many tests compile the same small programs: a cache beside pytest's own makes each of them compile once.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"

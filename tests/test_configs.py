@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import main
 from configs import recipes
 from resnet_jax import wiring
 from resnet_jax.config import check_config
@@ -81,7 +82,8 @@ def test_a_config_is_locked_and_valid_and_names_its_own_command(file):
     )
     assert len(commands) == 1
     command = re.fullmatch(
-        r"--config=configs/(\w+)\.py(?::(\w+))? --workdir=runs/\w+(?: --config\.data\.path=\w+)?", *commands
+        r"--config=configs/(\w+)\.py(?::([\w.]+))?(?: --mode=eval)? --workdir=runs/\w+(?: --config\.data\.path=\w+)?",
+        *commands,
     )
     assert command and command[1] == file
     check_config(load(file, *([command[2]] if command[2] else [])))
@@ -94,7 +96,51 @@ def test_a_config_says_what_to_expect_and_whether_that_was_measured(file):
 
 
 def test_every_file_is_tested_as_what_it_is():
-    assert set(FILES) == {"digits", *IMAGENET_FILES, *CIFAR_FILES}
+    assert set(FILES) == {"digits", "finetune", "pretrained", *IMAGENET_FILES, *CIFAR_FILES}
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        (
+            "resnet50.a1_in1k",
+            {
+                "model.name": "resnet50",
+                "data.source": "folder",
+                "data.image_size": 288,
+                "data.resize": 288,
+                "data.interpolation": "bicubic",
+                "data.mean": (0.485, 0.456, 0.406),
+                "data.std": (0.229, 0.224, 0.225),
+                "training.init_from": "resnet50.a1_in1k",
+            },
+        ),
+        ("resnet50.IMAGENET1K_V2", {"data.image_size": 224, "data.resize": 232, "data.interpolation": "bilinear"}),
+        (
+            "cifar_resnet20.akamaster",
+            {"model.name": "cifar_resnet20", "model.overrides.shortcut": "A_both", "data.source": "cifar10"},
+        ),
+    ],
+)
+def test_the_config_of_known_weights_has_the_values_of_their_preset(name, table):
+    config = load("pretrained", name)
+    assert {field: get(config, field) for field in table} == table
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"'resnet50.a1_ink', did you mean 'resnet50.a1_in1k'"):
+        load("pretrained", "resnet50.a1_ink")
+
+
+def test_what_the_command_line_sets_comes_before_the_preset(monkeypatch):
+    monkeypatch.chdir(FOLDER.parent)
+    arguments = [
+        "--config=configs/pretrained.py:resnet50.a1_in1k",
+        "--config.data.resize=235",
+        "--config.data.eval_size=224",
+    ]
+    config = main.parse(["main.py", *arguments]).config
+    assert (config.data.resize, config.data.eval_size, config.data.interpolation) == (235, 224, "bicubic")
 
 
 @pytest.mark.parametrize("file", CIFAR_FILES)

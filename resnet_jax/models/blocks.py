@@ -17,10 +17,18 @@ OutMaps = Float[Array, "batch out_height out_width out_channels"]
 SHORTCUTS = ("A", "A_both", "B", "C", "none")
 
 
+class FrozenBatchNorm(nn.BatchNorm):
+    """A BatchNorm that uses its running statistics in training too, and leaves them as they are."""
+
+    def __call__(self, x: Maps, use_running_average: bool | None = None) -> Maps:
+        """Return `x` normalized by the running statistics, whatever is asked for."""
+        return super().__call__(x, use_running_average=True)
+
+
 def batch_norm(net: nn.Module) -> Callable[..., nn.Module]:
-    """Return what makes a BatchNorm of a network: by its momentum, epsilon, axes and precision."""
+    """Return what makes a BatchNorm of a network: by its momentum, epsilon, axes and precision, frozen or not."""
     return functools.partial(
-        nn.BatchNorm,
+        FrozenBatchNorm if net.norm_frozen else nn.BatchNorm,
         momentum=net.norm_momentum,
         epsilon=net.norm_epsilon,
         dtype=net.dtype,
@@ -43,6 +51,11 @@ def pad_channels(x: Maps, channels: int, stride: int, both_sides: bool) -> OutMa
 def average(x: Maps, stride: int) -> OutMaps:
     """Average squares of `stride` pixels a side; those that the border cuts have the mean of what is left of them."""
     return nn.avg_pool(x, (stride, stride), (stride, stride), "SAME", count_include_pad=False)
+
+
+def smooth(x: Maps) -> Maps:
+    """Average the 2x2 pixels below and right of each, of which those beyond the border are 0, as timm has it."""
+    return nn.avg_pool(x, (2, 2), (1, 1), "SAME")
 
 
 def drop_path(x: Maps, rate: float, key: jax.Array) -> Maps:
@@ -80,7 +93,8 @@ class Block(nn.Module):
       stride: spatial stride of the block.
       shortcut: one of `SHORTCUTS`; "B" projects where the shape changes, "C" always, "none" leaves the block plain.
       avg_down: a projection that strides averages 2x2 pixels first instead of skipping three of them: ResNet-D
-        (He et al. 2018, arXiv:1812.01187, section 4.1).
+        (He et al. 2018, arXiv:1812.01187, section 4.1). Where the block dilates in place of a stride, the average
+        keeps the size.
       preactivation: BN-ReLU-conv instead of conv-BN-ReLU (He et al. 2016, arXiv:1603.05027, figure 4e). A projection
         then reads the activated input and has no BatchNorm of its own.
       zero_init_last: start the scale of the last BatchNorm at 0, so that the block begins as its shortcut
@@ -90,6 +104,9 @@ class Block(nn.Module):
       drop_path: probability with which the residual branch of an example is dropped in training.
       cardinality, base_width: groups of the 3x3, and channels per group in a stage of width 64 (bottleneck only).
       stride_in_1x1: stride in the first 1x1 (v1) and not in the 3x3 (v1.5) (bottleneck only).
+      dilation: of its 3x3 convolutions.
+      first_dilation: of the first 3x3; None: as the others. The first block of a stage that dilates where it would
+        stride still has the dilation of the stage before, as in torchvision and timm.
       dtype: of the computation.
     """
 
@@ -105,6 +122,8 @@ class Block(nn.Module):
     cardinality: int = 1
     base_width: int = 64
     stride_in_1x1: bool = False
+    dilation: int = 1
+    first_dilation: int | None = None
     dtype: Any = jnp.float32
 
     expansion = 1
@@ -118,7 +137,8 @@ class Block(nn.Module):
         """Return shortcut + branch, activated unless under pre-activation. Needs the rng "dropout" to drop paths."""
         branch = self.branch()
         out_channels = self.channels * self.expansion
-        changes = self.stride != 1 or x.shape[-1] != out_channels
+        dilates = self.first_dilation not in (None, self.dilation)  # where it would stride
+        changes = self.stride != 1 or dilates or x.shape[-1] != out_channels
         projects = self.shortcut == "C" or (self.shortcut == "B" and changes)
 
         y, shortcut = x, x
@@ -143,7 +163,7 @@ class Block(nn.Module):
             name, stride = "shortcut", self.stride
             if self.avg_down:
                 name, stride = "averaged_shortcut", 1
-                shortcut = average(shortcut, self.stride)
+                shortcut = smooth(shortcut) if dilates else average(shortcut, self.stride)
             shortcut = Conv(out_channels, 1, stride, dtype=self.dtype, name=f"{name}_conv")(shortcut)
             if not self.preactivation:
                 shortcut = self.norm(name=f"{name}_bn")(shortcut, use_running_average=not train)
@@ -159,9 +179,10 @@ class BasicBlock(Block):
 
     def branch(self) -> list[Conv]:
         """Both as wide as the stage; the first one strides."""
+        first_dilation = self.first_dilation or self.dilation
         return [
-            Conv(self.channels, 3, self.stride, dtype=self.dtype, name="conv1"),
-            Conv(self.channels, 3, dtype=self.dtype, name="conv2"),
+            Conv(self.channels, 3, self.stride, dilation=first_dilation, dtype=self.dtype, name="conv1"),
+            Conv(self.channels, 3, dilation=self.dilation, dtype=self.dtype, name="conv2"),
         ]
 
 
@@ -174,8 +195,9 @@ class BottleneckBlock(Block):
         """The 3x3 is `floor(channels * base_width / 64) * cardinality` wide, as in the ResNeXt authors' code."""
         width = self.channels * self.base_width // 64 * self.cardinality
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        dilation = self.first_dilation or self.dilation
         return [
             Conv(width, 1, first, dtype=self.dtype, name="conv1"),
-            Conv(width, 3, second, self.cardinality, dtype=self.dtype, name="conv2"),
+            Conv(width, 3, second, self.cardinality, dilation=dilation, dtype=self.dtype, name="conv2"),
             Conv(self.channels * self.expansion, 1, dtype=self.dtype, name="conv3"),
         ]

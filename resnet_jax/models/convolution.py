@@ -5,8 +5,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
+
+from resnet_jax.models.lowerings import Window, convolve
 
 # Normal with variance 2 / (kernel height * kernel width * output channels): He et al. 2015 (arXiv:1502.01852), section
 # 2.2, in the fan-out form of fb.resnet.torch and torchvision.
@@ -18,15 +19,16 @@ kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 class Conv(nn.Module):
     """A convolution without bias; `groups` is the cardinality of Xie et al. 2017 (arXiv:1611.05431).
 
-    Both sides are padded by `(kernel_size - 1) // 2`. `padding="SAME"` would pad (0, 1) where the stride is 2, and
-    weights of other libraries would then give other logits. The kernel has the shape (height, width, in_channels /
-    groups, channels).
+    Both sides are padded by `(kernel_size - 1) // 2 * dilation`. `padding="SAME"` would pad (0, 1) where the stride is
+    2, and weights of other libraries would then give other logits. A dilated kernel reads every `dilation`-th pixel.
+    The kernel has the shape (height, width, in_channels / groups, channels).
     """
 
     channels: int
     kernel_size: int
     stride: int = 1
     groups: int = 1
+    dilation: int = 1
     dtype: Any = jnp.float32
     kernel_init: Callable = kaiming_fan_out
 
@@ -35,12 +37,5 @@ class Conv(nn.Module):
         """Return feature maps of `ceil(size / stride)` pixels a side."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.channels)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        pad = (self.kernel_size - 1) // 2
-        return lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        window = Window(self.stride, self.dilation, self.groups)
+        return convolve(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype), window)

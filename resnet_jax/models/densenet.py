@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.blocks import Maps, OutMaps, batch_norm
 from resnet_jax.models.convolution import Conv, kaiming_fan_in
+from resnet_jax.models.features import Feature
 from resnet_jax.models.resnet import Images, torch_linear
 
 STEMS = ("imagenet", "cifar")
@@ -89,6 +90,7 @@ class DenseNet(nn.Module):
       dropout: probability with which a value is zeroed after each convolution but the stem's in training, as the paper
         does without augmentation. torchvision's `drop_rate` does so after the 3x3 only.
       norm_momentum, norm_epsilon: of every BatchNorm. Flax momentum 0.9 is torch momentum 0.1.
+      norm_frozen: use the running statistics in training too, and leave them as they are.
       norm_axis: mesh axes over which a training batch's BatchNorm statistics are shared; None keeps them local.
       dtype: of the computation. Parameters, statistics and logits are float32 always.
 
@@ -105,6 +107,7 @@ class DenseNet(nn.Module):
     dropout: float = 0.0
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
+    norm_frozen: bool = False
     norm_axis: Any = None
     dtype: Any = jnp.float32
 
@@ -150,10 +153,31 @@ class DenseNet(nn.Module):
         maps[f"stage{len(self.block_sizes)}"] = nn.relu(self.last_bn(x, use_running_average=not train))
         return maps
 
+    @nn.nowrap
+    def feature_info(self) -> tuple[Feature, ...]:
+        """Return name, channels and stride of what `features` returns, in its order. It needs no variables.
+
+        Images whose sides are no multiples of the last stride have maps of fewer pixels, as transitions round down.
+        """
+        check(self)
+        stem_stride, stride = (2, 4) if self.stem == "imagenet" else (1, 1)
+        channels = self.stem_width
+        info = [Feature("stem", channels, stem_stride)]
+        for block, size in enumerate(self.block_sizes, start=1):
+            if block > 1:
+                channels, stride = math.floor(channels * self.compression), stride * 2
+            channels += size * self.growth_rate
+            info.append(Feature(f"stage{block}", channels, stride))
+        return tuple(info)
+
+    def pre_logits(self, images: Images, train: bool = False) -> Float[Array, "batch features"]:
+        """Return what the head reads: the last maps' float32 means over all pixels."""
+        maps = self.features(images, train)
+        return jnp.mean(maps[f"stage{len(self.block_sizes)}"].astype(jnp.float32), axis=(1, 2))
+
     def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
         """Return float32 logits, or pooled features where `num_classes` is 0. Needs the rng "dropout" to drop."""
-        maps = self.features(images, train)
-        pooled = jnp.mean(maps[f"stage{len(self.block_sizes)}"].astype(jnp.float32), axis=(1, 2))
+        pooled = self.pre_logits(images, train)
         return self.head(pooled) if self.num_classes else pooled
 
 

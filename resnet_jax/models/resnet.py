@@ -1,7 +1,7 @@
 """ResNet: one module whose field values make v1, v1.5, v2, ResNeXt, SE, wide, deep-stem, CIFAR and plain networks."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, BottleneckBlock, batch_norm
 from resnet_jax.models.convolution import Conv
+from resnet_jax.models.features import Feature
 from resnet_jax.models.stems import DeepStem
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
-STEMS = ("imagenet", "deep", "cifar")
+STEM_STRIDES = {"imagenet": 4, "deep": 4, "cifar": 1}  # with the max-pool
 
 Images = Float[Array, "batch height width channels"]
 
@@ -33,6 +34,8 @@ class ResNet(nn.Module):
         arXiv:1812.01187) or "cifar" (3x3).
       stem_width: channels of the stem.
       stem_hidden: channels of a deep stem's convolutions before the last.
+      output_stride: pixels of the image that a step in the last maps spans: later stages dilate their 3x3 where they
+        would stride (Chen et al. 2017, arXiv:1706.05587, section 3.1); 0: every stage but the first strides.
       cardinality: groups of the bottleneck's 3x3 (Xie et al. 2017, arXiv:1611.05431).
       base_width: channels per group of the bottleneck's 3x3 in a stage of width 64.
       shortcut: "A" (zero channels after), "A_both" (zero channels on both sides), "B" (projection where the shape
@@ -46,6 +49,7 @@ class ResNet(nn.Module):
       stochastic_depth: drop probability of the last block's branch; it grows linearly from the input
         (arXiv:1603.09382).
       norm_momentum, norm_epsilon: of every BatchNorm. Flax momentum 0.9 is torch momentum 0.1.
+      norm_frozen: use the running statistics in training too, and leave them as they are.
       norm_axis: mesh axes over which a training batch's BatchNorm statistics are shared; None keeps them local.
       dtype: of the computation. Parameters, statistics and logits are float32 always.
 
@@ -59,6 +63,7 @@ class ResNet(nn.Module):
     stem: str = "imagenet"
     stem_width: int = 64
     stem_hidden: tuple[int, ...] = (32, 32)
+    output_stride: int = 0
     cardinality: int = 1
     base_width: int = 64
     shortcut: str = "B"
@@ -70,6 +75,7 @@ class ResNet(nn.Module):
     stochastic_depth: float = 0.0
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
+    norm_frozen: bool = False
     norm_axis: Any = None
     dtype: Any = jnp.float32
 
@@ -93,12 +99,14 @@ class ResNet(nn.Module):
             for stage, size in enumerate(self.stage_sizes, start=1)
         )
         total, made = sum(self.stage_sizes), 0
-        for names, width in zip(self.stages, self.stage_widths, strict=True):
+        for names, width, stage in zip(self.stages, self.stage_widths, resolutions(self), strict=True):
             for i, name in enumerate(names):
                 made += 1
                 block = BLOCKS[self.block](
                     channels=width,
-                    stride=2 if i == 0 and names is not self.stages[0] else 1,
+                    stride=stage.stride if i == 0 else 1,
+                    dilation=stage.dilation,
+                    first_dilation=stage.first_dilation if i == 0 else None,
                     zero_init_last=self.zero_init_last,
                     drop_path=self.stochastic_depth * made / total,
                     **fields,
@@ -127,16 +135,58 @@ class ResNet(nn.Module):
             maps[f"stage{len(self.stages)}"] = nn.relu(self.last_bn(x, use_running_average=not train))
         return maps
 
+    @nn.nowrap
+    def feature_info(self) -> tuple[Feature, ...]:
+        """Return name, channels and stride of what `features` returns, in its order. It needs no variables."""
+        check(self)
+        stride = STEM_STRIDES[self.stem]
+        info = [Feature("stem", self.stem_width, min(stride, 2))]
+        for i, (width, stage) in enumerate(zip(self.stage_widths, resolutions(self), strict=True), start=1):
+            stride *= stage.stride
+            info.append(Feature(f"stage{i}", width * BLOCKS[self.block].expansion, stride))
+        return tuple(info)
+
+    def pre_logits(self, images: Images, train: bool = False) -> Float[Array, "batch features"]:
+        """Return what the head reads: the last maps' float32 means over all pixels."""
+        maps = self.features(images, train)
+        return jnp.mean(maps[f"stage{len(self.stages)}"].astype(jnp.float32), axis=(1, 2))
+
     def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
         """Return float32 logits, or pooled features where `num_classes` is 0."""
-        maps = self.features(images, train)
-        pooled = jnp.mean(maps[f"stage{len(self.stages)}"].astype(jnp.float32), axis=(1, 2))
+        pooled = self.pre_logits(images, train)
         return self.head(pooled) if self.num_classes else pooled
+
+
+class Resolution(NamedTuple):
+    """How a stage treats the resolution.
+
+    Attributes:
+      stride: of its first block.
+      first_dilation: of the first 3x3 convolution in it.
+      dilation: of all others.
+    """
+
+    stride: int
+    first_dilation: int
+    dilation: int
+
+
+def resolutions(net: ResNet) -> list[Resolution]:
+    """Return how each stage treats the resolution."""
+    stride, dilation, stages = STEM_STRIDES[net.stem], 1, [Resolution(1, 1, 1)]
+    for _ in net.stage_sizes[1:]:
+        if stride == net.output_stride:
+            stages.append(Resolution(1, dilation, 2 * dilation))
+            dilation *= 2
+        else:
+            stages.append(Resolution(2, dilation, dilation))
+            stride *= 2
+    return stages
 
 
 def check(net: ResNet) -> None:
     """Raise ConfigError if the fields of `net` make no network, or one that differs from what they seem to say."""
-    for field, allowed in (("block", tuple(BLOCKS)), ("stem", STEMS), ("shortcut", SHORTCUTS)):
+    for field, allowed in (("block", tuple(BLOCKS)), ("stem", tuple(STEM_STRIDES)), ("shortcut", SHORTCUTS)):
         if (value := getattr(net, field)) not in allowed:
             raise ConfigError(f"the network's {field} is {value!r}: use one of {', '.join(allowed)}.")
     if not net.stage_sizes or len(net.stage_sizes) != len(net.stage_widths):
@@ -150,6 +200,12 @@ def check(net: ResNet) -> None:
         )
     if net.stem != "deep" and net.stem_hidden != ResNet.stem_hidden:
         raise ConfigError("stem_hidden belongs to deep stems: set stem to deep.")
+    strides = [STEM_STRIDES[net.stem] * 2**stage for stage in range(len(net.stage_sizes))]
+    if net.output_stride not in (0, *strides):
+        raise ConfigError(
+            f"output_stride is {net.output_stride}: this network can have {', '.join(map(str, strides))}, or 0 for its "
+            "own."
+        )
     if net.avg_down and net.shortcut not in ("B", "C"):
         raise ConfigError(f"avg_down changes projections, and shortcut {net.shortcut} has none: use shortcut B or C.")
     if net.se_reduction < 0:

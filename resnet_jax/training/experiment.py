@@ -11,6 +11,7 @@ from resnet_jax.data.pipeline import Resident, Streamed
 from resnet_jax.parallel import Devices
 from resnet_jax.training.state import TrainState, create_state
 from resnet_jax.weights import load_weights
+from resnet_jax.weights.presets import Preset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,10 @@ class Experiment:
       log_every: steps.
       evaluate_every, save_every: epochs.
       keep_average: whether moving averages are kept.
-      init_from: weights file with which the first step begins, or None.
+      init_from: weights file or run with which the first step begins, or None.
+      init_adapt: whether weights of another head or of other images are made to fit.
+      init_average: whether a run's moving averages are taken.
+      preset: what the weights expect of an image, and what they say about it.
     """
 
     model: nn.Module
@@ -56,14 +60,20 @@ class Experiment:
     save_every: int
     keep_average: bool
     init_from: str | None
+    init_adapt: bool
+    init_average: bool
+    preset: Preset
 
     def initial_state(self) -> TrainState:
         """Return the state before the first step, on every device.
 
-        Raises DataError if `init_from` holds no weights of the network.
+        Raises DataError if `init_from` holds no weights of the network, CheckpointError if it is a run without them.
         """
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
-        weights = load_weights(self.model, self.init_from) if self.init_from else None
+        weights = None
+        if self.init_from:
+            how = dict(adapt=self.init_adapt, average=self.init_average, key=key)
+            weights = load_weights(self.model, self.init_from, channels=self.image_shape[-1], **how)
         state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights)
         return self.devices.replicate(state)
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from resnet_jax.models.initialization import initialize
+
 
 @flax.struct.dataclass
 class Average:
@@ -55,7 +57,7 @@ def create_state(
       variables: parameters and statistics to begin with, in place of new ones.
     """
     if variables is None:
-        variables = jax.jit(model.init)(key, jnp.zeros((1, *image_shape)))
+        variables = initialize(model, key, image_shape)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     average = jax.tree.map(jnp.copy, Average(params, batch_stats)) if keep_average else None
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average)

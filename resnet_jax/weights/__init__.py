@@ -11,15 +11,19 @@ import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from resnet_jax.checkpoints import read_variables
 from resnet_jax.errors import DataError
 from resnet_jax.run_directory import write_atomically
+from resnet_jax.weights.adapt import adapted
 from resnet_jax.weights.files import read_arrays
+from resnet_jax.weights.hub import local_file
 from resnet_jax.weights.names import from_torch, to_torch, torch_name, torchvision_name
 
 Variables = dict[str, Any]
 
 # The kernel that sees the image, by kind of stem: its shape tells the channels of an image.
 FIRST_KERNELS = ("stem_conv/kernel", "stem_conv/conv1/kernel")
+HEAD = ("head/kernel", "head/bias")
 
 
 def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> None:
@@ -44,31 +48,85 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
     write_atomically(file, safetensors.numpy.save(named))
 
 
-def load_weights(model: nn.Module, file: str | Path) -> Variables:
-    """Return the variables of `model` from a file of torchvision's or timm's, in float32 on the host.
+def load_weights(
+    model: nn.Module,
+    file: str | Path,
+    *,
+    channels: int | None = None,
+    adapt: bool = False,
+    key: jax.Array | None = None,
+    average: bool = False,
+) -> Variables:
+    """Return the variables of `model` from a file of torchvision's or timm's or from a run, in float32 on the host.
 
-    The file is safetensors or torch's own format (.pth, .pt, .th), which is read without torch and executes nothing.
+    Args:
+      model: the network.
+      file: safetensors or torch's own format (.pth, .pt, .th), which is read without torch and executes nothing, or a
+        name that `hub.local_file` knows: a preset's, or one on the Hugging Face Hub; or the folder of a run, of which
+        the newest checkpoint is taken, or of one checkpoint (RUN/checkpoints/STEP).
+      channels: of the images; None: as many as the file's network reads.
+      adapt: make weights fit that differ from the network in their head or in the images' channels alone. A head of
+        another number of classes, or none, is replaced by a new one; the first kernel is summed over its channels for
+        one, and repeated and scaled for more, as `adapt.adapt_kernel` says.
+      key: from which a new head is drawn; None: `jax.random.key(0)`.
+      average: take a run's moving averages.
 
-    Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped.
+    Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped;
+    CheckpointError if a run's checkpoint cannot be read, or keeps no averages.
     """
-    found = {torchvision_name(name): array for name, array in read_arrays(file).items()}
     name_of = functools.partial(torch_name, network=type(model))
+    found = arrays_of_run(file, type(model), average) if Path(file).is_dir() else arrays_of_file(file, average)
     own = arrays_of(shapes(model))
-    stem = found.get(next(name_of(path) for path in FIRST_KERNELS if path in own))
-    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
+    first, head = name_of(next(path for path in FIRST_KERNELS if path in own)), tuple(map(name_of, HEAD))
+    if channels is None:
+        stem = found.get(first)
+        channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
+    wanted = {name_of(path): (path, array.shape) for path, array in arrays_of(shapes(model, channels)).items()}
+    if adapt:
+        by_name = {name: shape for name, (_, shape) in wanted.items()}
+        found = adapted(found, by_name, first, head, channels, jax.random.key(0) if key is None else key)
+
+    def advice(name):
+        fits = not adapt and name in (first, *head)
+        return "; adapt=True, or training.init_adapt in a config, makes it fit" if fits else ""
+
     loaded = {}
-    for name, wanted in arrays_of(shapes(model, channels)).items():
-        key = name_of(name)
-        if key not in found:
-            raise DataError(f"{file} has no {key}: it belongs to another network.")
-        array = from_torch(found.pop(key))
-        if array.shape != wanted.shape:
-            raise DataError(f"{key} in {file} has the shape {array.shape} where the network has {wanted.shape}.")
-        loaded[name] = array.astype(np.float32)
-    left = sorted(key for key in found if not key.endswith("num_batches_tracked"))
+    for name, (path, shape) in wanted.items():
+        if name not in found:
+            raise DataError(f"{file} has no {name}: it belongs to another network{advice(name)}.")
+        array = from_torch(found.pop(name))
+        if array.shape != shape:
+            raise DataError(
+                f"{name} in {file} has the shape {array.shape} where the network has {shape}{advice(name)}."
+            )
+        loaded[path] = array.astype(np.float32)
+    left = sorted(name for name in found if not name.endswith("num_batches_tracked"))
     if left:
-        raise DataError(f"{file} has {left[0]}, which the network has not: it belongs to another network.")
+        raise DataError(
+            f"{file} has {left[0]}, which the network has not: it belongs to another network{advice(left[0])}."
+        )
     return {kind: unflatten_dict(arrays, sep="/") for kind, arrays in by_kind(loaded).items()}
+
+
+def arrays_of_file(file: str | Path, average: bool) -> dict[str, np.ndarray]:
+    """Return the arrays of a file under torchvision's names and in torch's layout."""
+    if average:
+        raise DataError(f"{file} is no run, and holds no moving averages: do not ask for them.")
+    return {torchvision_name(name): array for name, array in read_arrays(local_file(file)).items()}
+
+
+def arrays_of_run(folder: str | Path, network: type[nn.Module], average: bool) -> dict[str, np.ndarray]:
+    """Return the arrays of a run, or of one of its checkpoints, under torchvision's names and in torch's layout.
+
+    What a network of that class has no name for keeps its own.
+    """
+    named = {}
+    for path, array in arrays_of(read_variables(folder, average)).items():
+        try:
+            named[torch_name(path, network)] = to_torch(array)
+        except ValueError:
+            named[path] = array
+    return named
 
 
 def shapes(model: nn.Module, channels: int = 3) -> Variables:

@@ -1,0 +1,93 @@
+"""Time every lowering of the convolutions of ResNeXt-50 and ResNet-50, forward and both gradients.
+
+    python benchmarks/convolutions.py --out=results/convolutions/cpu.json [--batch=4] [--rounds=9] [--dtype=float32]
+        [--lowerings=xla,dense,...] [--limit=2.0]
+
+One row a shape: milliseconds, the median of rounds in which all take turns, and what `auto` chooses there. A lowering
+that needs longer than `--limit` seconds for a call is left out of the rounds. `choose` in
+`resnet_jax/models/lowerings.py` follows this table.
+"""
+
+import argparse
+import functools
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measuring import in_turn, medians, write
+
+from resnet_jax import onednn
+from resnet_jax.models.lowerings import LOWERINGS, Window, choose
+
+# (pixels, input channels, channels, kernel size, stride, groups): ResNeXt-50's 3x3, then ResNet-50's 3x3 and 1x1.
+SHAPES = [
+    (56, 128, 128, 3, 1, 32),
+    (56, 256, 256, 3, 2, 32),
+    (28, 256, 256, 3, 1, 32),
+    (28, 512, 512, 3, 2, 32),
+    (14, 512, 512, 3, 1, 32),
+    (7, 1024, 1024, 3, 1, 32),
+    (56, 64, 64, 3, 1, 1),
+    (14, 256, 256, 3, 1, 1),
+    (14, 256, 1024, 1, 1, 1),
+]
+
+
+def directions(lowering, window: Window):
+    """Return a lowering's programs by direction, each of (x, kernel, gradient of the output)."""
+
+    def input_gradient(x, kernel, dy):
+        return jax.vjp(lambda x: lowering(x, kernel, window), x)[1](dy)[0]
+
+    def kernel_gradient(x, kernel, dy):
+        return jax.vjp(lambda kernel: lowering(x, kernel, window), kernel)[1](dy)[0]
+
+    programs = (lambda x, kernel, dy: lowering(x, kernel, window), input_gradient, kernel_gradient)
+    return dict(zip(onednn.DIRECTIONS, map(jax.jit, programs), strict=True))
+
+
+def quick(call, limit: float) -> bool:
+    """Return whether a second call takes less than `limit` seconds."""
+    jax.block_until_ready(call())
+    begun = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - begun < limit
+
+
+def main() -> None:
+    """Time all, print the table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--lowerings", default=",".join(name for name in LOWERINGS if name != "auto"))
+    parser.add_argument("--limit", type=float, default=2.0, help="seconds a call")
+    values = parser.parse_args()
+    names = [name for name in values.lowerings.split(",") if name != "onednn" or onednn.missing() is None]
+    random, platform, rows = np.random.default_rng(0), jax.default_backend(), []
+    for pixels, inputs, channels, size, stride, groups in SHAPES:
+        window = Window(stride, groups=groups)
+        shapes = (values.batch, pixels, pixels, inputs), (size, size, inputs // groups, channels)
+        x, kernel = (jnp.asarray(random.normal(size=shape), values.dtype) for shape in shapes)
+        dy = jnp.cos(LOWERINGS["auto"](x, kernel, window))
+        for direction in onednn.DIRECTIONS:
+            calls = {
+                name: functools.partial(directions(LOWERINGS[name], window)[direction], x, kernel, dy)
+                for name in names
+                if groups > 1 or name in ("xla", "shifted", "onednn")
+            }
+            calls = {name: call for name, call in calls.items() if quick(call, values.limit)}
+            times = {name: 1000 * time for name, time in medians(in_turn(calls, values.rounds)).items()}
+            chosen = choose(platform, direction, inputs, window)
+            shape = f"{pixels}x{pixels}x{inputs}->{channels} {size}x{size}/{stride} groups {groups}"
+            rows.append({"shape": shape, "direction": direction, "chosen": chosen, "milliseconds": times})
+            shown = "  ".join(f"{name}{'*' if name == chosen else ''} {time:.2f}" for name, time in times.items())
+            print(f"{shape:40} {direction:16} {shown}", flush=True)
+    write(values.out, {"platform": platform, "batch": values.batch, "dtype": values.dtype, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

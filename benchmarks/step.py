@@ -1,0 +1,177 @@
+"""Time train and inference steps against torch and the Flax ImageNet example's network, taking turns.
+
+    python benchmarks/step.py --peer-python=PATH --out=results/step/cpu.json
+        [--networks=resnet18:8:224,cifar_resnet20:128:32] [--mode=train|inference] [--dtype=float32] [--rounds=5]
+        [--steps=1] [--flax=MODELS.PY] [--peak-tflops=T] [--peak-gbytes=B] [--compile]
+
+A network is NAME:BATCH:SIZE; the same name with other batches makes a sweep. Contestants: "ours", as `main.py` runs
+it; "xla", the same with XLA's own convolutions; "flax", the ResNet-50 of the Flax example, if its models.py is named;
+"torch" by the Python of an environment that has torch, torchvision and timm (channels-last; `--compile` compiles it).
+Each takes `--steps` steps a turn. The table gives images a second and ratios to torch, from medians, seconds to the
+first step, the memory peak where the device tells it, and shares of the peaks if they are given.
+"""
+
+import argparse
+import functools
+import pathlib
+import statistics
+import subprocess
+import time
+
+import flax_peer
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measuring import in_turn, write
+
+from resnet_jax import create_model
+from resnet_jax.models import lowerings
+from resnet_jax.models.cost import multiply_adds
+from resnet_jax.models.initialization import initialize
+from resnet_jax.training.losses import cross_entropy
+from resnet_jax.training.optimizers import create_optimizer
+from resnet_jax.training.state import create_state
+from resnet_jax.training.steps import train_step
+
+HERE = pathlib.Path(__file__).resolve().parent
+NETWORKS = "resnet18:8:224,resnet50:8:224,resnext50_32x4d:8:224,cifar_resnet20:128:32"
+
+
+class Contestant:
+    """A network of ours, or of the Flax example, that takes steps on one batch that lies on the device."""
+
+    def __init__(self, model, lowering: str, batch: int, size: int, train: bool, steps: int):
+        images = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
+        labels = jnp.arange(batch) % 10
+        begun = time.perf_counter()
+        with lowerings.use(lowering):
+            if train:
+                self._train(model, images, labels)
+            else:
+                variables = initialize(model, jax.random.key(0), (size, size, 3))
+                run = jax.jit(functools.partial(model.apply, train=False)).lower(variables, images).compile()
+                self.program, self.once = run, lambda: run(variables, images)
+            jax.block_until_ready(self.once())
+        self.first_step = time.perf_counter() - begun
+        self.steps = steps
+
+    def _train(self, model, images, labels):
+        optimizer = create_optimizer(
+            "sgd", lambda step: 0.01, momentum=0.9, weight_decay=1e-4, decay_norm_and_bias=True
+        )
+        self.state = create_state(model, optimizer, jax.random.key(0), images.shape[1:])
+        batch = {"image": images, "label": labels, "position": jnp.arange(len(images), dtype=jnp.uint32)}
+
+        def augment(key, images, labels, positions):
+            return images, jax.nn.one_hot(labels, model.num_classes)
+
+        step = functools.partial(train_step, model=model, optimizer=optimizer, augment=augment, loss=cross_entropy)
+        compiled = jax.jit(step, donate_argnums=0).lower(self.state, batch, jax.random.key(2)).compile()
+        self.program = compiled
+
+        def once():
+            self.state, means = compiled(self.state, batch, jax.random.key(2))
+            return means
+
+        self.once = once
+
+    def __call__(self):
+        """Take the steps of a turn."""
+        for _ in range(self.steps):
+            result = self.once()
+        return result
+
+
+class Torch:
+    """A process of `torch_peer.py`."""
+
+    def __init__(
+        self, python: str, name: str, batch: int, size: int, train: bool, dtype: str, compiled: bool, steps: int
+    ):
+        command = [python, HERE / "torch_peer.py", name, str(batch), str(size), f"--dtype={dtype}"]
+        command += ["--train"] * train + ["--compile"] * compiled
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.steps = steps
+        if self.process.stdout.readline().strip() != "ready":
+            raise SystemExit(f"{python} cannot run {name}: see above.")
+
+    def __call__(self):
+        """Take the steps of a turn."""
+        print(self.steps, file=self.process.stdin, flush=True)
+        return np.float64(self.process.stdout.readline())
+
+    def close(self):
+        """End the process."""
+        print(file=self.process.stdin, flush=True)
+        self.process.wait()
+
+
+def compare(entry: str, values: argparse.Namespace) -> dict:
+    """Return the row of one NAME:BATCH:SIZE."""
+    name, batch, size = entry.split(":")
+    batch, size, train, dtype = int(batch), int(size), values.mode == "train", jnp.dtype(values.dtype)
+    model = create_model(name, dtype=dtype)
+    make = functools.partial(Contestant, batch=batch, size=size, train=train, steps=values.steps)
+    contestants = {"ours": make(model, "auto")}
+    memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    if "xla" in values.contestants and "resnext" not in name:
+        contestants["xla"] = make(model, "xla")
+    if values.flax and name == "resnet50":
+        contestants["flax"] = make(flax_peer.resnet50(values.flax, dtype), "xla")
+    if values.peer_python:
+        contestants["torch"] = Torch(
+            values.peer_python, name, batch, size, train, values.dtype, values.compile, values.steps
+        )
+    times = in_turn(contestants, values.rounds)
+    if values.peer_python:
+        contestants.pop("torch").close()
+    seconds = {contestant: statistics.median(each) / values.steps for contestant, each in times.items()}
+    row = {
+        "network": name,
+        "batch": batch,
+        "image": size,
+        "images_per_second": {contestant: batch / each for contestant, each in seconds.items()},
+        "seconds_a_turn": times,
+        "seconds_to_first_step": {contestant: made.first_step for contestant, made in contestants.items()},
+        "memory_peak_bytes": memory,
+    }
+    if "torch" in seconds:
+        row["ratio_to_torch"] = {contestant: seconds["torch"] / each for contestant, each in seconds.items()}
+    costs = contestants["ours"].program.cost_analysis() or {}
+    row["bytes_accessed_an_image"] = costs.get("bytes accessed", 0) / batch
+    if values.peak_tflops:
+        work = 2 * multiply_adds(model, size) * (3 if train else 1)
+        row["share_of_peak_flops"] = work * batch / seconds["ours"] / values.peak_tflops / 1e12
+    if values.peak_gbytes:
+        row["share_of_peak_bandwidth"] = costs.get("bytes accessed", 0) / seconds["ours"] / values.peak_gbytes / 1e9
+    return row
+
+
+def main() -> None:
+    """Compare all, print the table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", help="of an environment with torch, torchvision and timm")
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--networks", default=NETWORKS)
+    parser.add_argument("--mode", default="train", choices=("train", "inference"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--contestants", default="ours,xla")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1, help="a turn")
+    parser.add_argument("--flax", help="models.py of the Flax ImageNet example")
+    parser.add_argument("--peak-tflops", type=float, help="of the device in this dtype")
+    parser.add_argument("--peak-gbytes", type=float, help="a second, of the device's memory")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    values = parser.parse_args()
+    rows = []
+    for entry in values.networks.split(","):
+        rows.append(compare(entry, values))
+        speeds = "  ".join(f"{who} {speed:.2f}" for who, speed in rows[-1]["images_per_second"].items())
+        ratios = "  ".join(f"{who} {ratio:.2f}" for who, ratio in rows[-1].get("ratio_to_torch", {}).items())
+        print(f"{entry:28} images/s: {speeds}   to torch: {ratios}", flush=True)
+        jax.clear_caches()
+    write(values.out, {"mode": values.mode, "dtype": values.dtype, "compiled_torch": values.compile, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

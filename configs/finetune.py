@@ -1,0 +1,31 @@
+"""ResNet-18 from torchvision's ImageNet weights, fine-tuned on the classes of a folder of images.
+
+    python main.py --config=configs/finetune.py --workdir=runs/finetune --config.data.path=FOLDER
+
+FOLDER holds train/ and val/, each with a folder for each class; the weights are torchvision's published file, in the
+folder where the command is given, or another by --config.training.init_from=FILE. The head is new, and everything
+before it learns at a tenth of its rate. For batches too small for statistics of their own, add
+--config.model.overrides.norm_frozen=true --config.optimizer.freeze_norm=true; to train the head alone, add these two
+and --config.optimizer.backbone_rate=0.
+
+The recipe is this project's own, so nothing is published for it. Accuracy and time: not measured yet.
+"""
+
+from configs import recipes
+
+
+def get_config(network: str = "resnet18"):
+    """Return the config of an ImageNet network."""
+    config = recipes.imagenet("torchvision_v1", network)
+    config.training.init_from = "resnet18-f37072fd.pth"
+    config.training.init_adapt = True
+    config.training.batch_size = 64
+    config.training.epochs = 20.0
+    config.optimizer.learning_rate = 0.02
+    config.optimizer.base_batch_size = 0
+    config.optimizer.backbone_rate = 0.1
+    config.schedule.name = "cosine"
+    config.schedule.boundaries = ()
+    config.schedule.warmup_epochs = 1.0
+    config.schedule.by_epoch = False
+    return config

@@ -1,0 +1,36 @@
+"""`convert`: weights of any kind that is read, to safetensors under torchvision's names."""
+
+import argparse
+import math
+from pathlib import Path
+
+import jax
+
+from resnet_jax.commands.networks import add_weights_arguments, chosen_network
+from resnet_jax.errors import ConfigError
+from resnet_jax.weights import load_weights, save_weights
+from resnet_jax.weights.presets import of_weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("source", help="a weights file, a preset, hf:OWNER/NAME, or the folder of a run")
+    parser.add_argument("target", help="a file that ends with .safetensors")
+    parser.add_argument("--model", help="the network's name, where the weights are not known by name")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    add_weights_arguments(parser)
+
+
+def run(values: argparse.Namespace) -> None:
+    """Write the weights, and say how many there are.
+
+    Raises ConfigError if the file is there, and is not to be replaced.
+    """
+    if Path(values.target).exists() and not values.force:
+        raise ConfigError(f"{values.target} is there already: name another file, or replace it by --force.")
+    name, model = chosen_network(values.model, of_weights(values.source), values.set)
+    variables = load_weights(model, values.source, average=values.average)
+    save_weights(model, variables, values.target)
+    arrays = len(jax.tree.leaves(variables))
+    parameters = sum(math.prod(array.shape) for array in jax.tree.leaves(variables["params"]))
+    print(f"{values.target} has the {arrays} arrays of {name}, of which {parameters:,} values are parameters.")

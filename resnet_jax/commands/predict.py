@@ -1,0 +1,219 @@
+"""`predict`: what a network sees in images."""
+
+import argparse
+import collections
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from resnet_jax.analysis.gradcam import gradcam
+from resnet_jax.commands.networks import add_weights_arguments, chosen_network
+from resnet_jax.data.augment import normalize
+from resnet_jax.data.sources.folder import EXTENSIONS
+from resnet_jax.data.transforms import ResizeCenterCrop
+from resnet_jax.errors import ConfigError, DataError
+from resnet_jax.report.prediction import draw_prediction
+from resnet_jax.run_directory import disk_errors
+from resnet_jax.weights import load_weights
+from resnet_jax.weights.presets import Preset, default, named, of_weights
+
+BATCH = 32
+
+
+class Prediction(NamedTuple):
+    """What is known of an image file at the end.
+
+    Attributes:
+      file: its path.
+      image: what the network saw of it, uint8 (height, width, channels).
+      probabilities: of each class.
+      heat: Grad-CAM of the likeliest class, if it was asked for.
+    """
+
+    file: Path
+    image: np.ndarray
+    probabilities: np.ndarray
+    heat: np.ndarray | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("images", nargs="+", help="image files, and folders whose images are taken, however deep")
+    parser.add_argument("--model", help="the network's name; not needed where the weights are known by name")
+    parser.add_argument("--weights", help="a file, a preset, hf:OWNER/NAME, or a run's folder; default: the network's")
+    parser.add_argument(
+        "--preset", help="whose resize, crop and colours to use; default: the weights', or the network's"
+    )
+    parser.add_argument("--top", type=int, default=5, help="classes of an image that are shown")
+    parser.add_argument("--pictures", metavar="DIR", help="draw each image there, with its classes and Grad-CAM")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    add_weights_arguments(parser)
+
+
+def run(values: argparse.Namespace) -> None:
+    """Show the likeliest classes of each image, and draw the pictures.
+
+    What is no image is named on standard error, and the others are predicted.
+
+    Raises:
+      ConfigError: network, weights and preset are not known, or do not say enough.
+      DataError: there are no images, the weights cannot be used, or, at the end, some files were no images.
+    """
+    if values.top < 1:
+        raise ConfigError(f"--top is {values.top}: show 1 class or more.")
+    weights, preset = chosen_weights(values.model, values.weights, values.preset)
+    # A default preset says how to prepare images for weights that are not known, but not what their network is.
+    known = of_weights(weights) or (named(values.preset) if values.preset else None)
+    _, model = chosen_network(values.model, known, values.set)
+    if not model.num_classes:
+        raise ConfigError("the network has no head and so no classes: leave num_classes at what its weights have.")
+    files = image_files(values.images)
+    variables = load_weights(model, weights, average=values.average)
+    classes = preset.classes
+    if len(classes) != model.num_classes:  # nobody knows their names
+        classes = tuple(str(label) for label in range(model.num_classes))
+
+    unreadable, rows = [], []
+    pictures = picture_files(files, values.pictures)
+    images = readable(files, preset, unreadable)
+    for seen in predict(model, variables, preset, images, min(BATCH, len(files)), with_heat=bool(pictures)):
+        best = likeliest(seen.probabilities, classes, values.top)
+        rows.append({"file": str(seen.file), "classes": best})
+        if pictures:
+            pairs = [(row["class"], row["probability"]) for row in best]
+            draw_prediction(seen.image, seen.heat, pairs, pictures[seen.file], seen.file.name)
+    show(rows, values.format)
+    if unreadable:
+        raise DataError(f"{len(unreadable)} of {len(files)} files could not be read as images and are named above.")
+
+
+def chosen_weights(network: str | None, weights: str | None, preset: str | None) -> tuple[str, Preset]:
+    """Return weights and their preset, from what the user has named of them and of the network.
+
+    Raises ConfigError if that is too little, or if a name is unknown.
+    """
+    if preset is not None:
+        return weights or preset, named(preset)
+    if weights is None and network is None:
+        raise ConfigError("no network is named: name one by --model, or weights by --weights.")
+    if weights is None:
+        return default(network).name, default(network)
+    known = of_weights(weights)
+    if known is None and network is None:
+        raise ConfigError(f"{weights} does not say of which network it is: name that by --model.")
+    return weights, known or default(network)
+
+
+def image_files(paths: list[str]) -> list[Path]:
+    """Return the files that are named, and those of image formats in the folders that are named.
+
+    Raises DataError if a path does not exist or a folder has no images.
+    """
+    files = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"there is no image or folder {path}: check the name.")
+        found = [path]
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if not file.name.startswith("."))
+            found = [file for file in inside if file.suffix.lower() in EXTENSIONS and file.is_file()]
+        if not found:
+            raise DataError(f"{path} has no images: their names must end with {', '.join(EXTENSIONS)}.")
+        files += found
+    return files
+
+
+def readable(files: list[Path], preset: Preset, unreadable: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Give the files that are images, with what the network is to see of them.
+
+    The others are named on standard error and added to `unreadable`.
+    """
+    crop = ResizeCenterCrop(preset.resize, preset.size, preset.interpolation)
+    for file in files:
+        try:
+            image = crop(file.read_bytes())
+        except (DataError, OSError) as error:
+            print(f"error: {file}: {error}", file=sys.stderr)
+            unreadable.append(file)
+            continue
+        if len(preset.mean) == 1:
+            image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+        yield file, image
+
+
+def predict(
+    model: nn.Module,
+    variables: dict[str, Any],
+    preset: Preset,
+    images: Iterator[tuple[Path, np.ndarray]],
+    batch_size: int,
+    with_heat: bool,
+) -> Iterator[Prediction]:
+    """Give the prediction of each image. All batches have one size, so that one program is compiled."""
+
+    @jax.jit
+    def program(variables, images):
+        images = normalize(images, preset.mean, preset.std)
+        logits = model.apply(variables, images, train=False)
+        heat = gradcam(model, variables, images, jnp.argmax(logits, axis=1)) if with_heat else [None] * batch_size
+        return jax.nn.softmax(logits), heat
+
+    while batch := list(itertools.islice(images, batch_size)):
+        files, crops = zip(*batch, strict=True)
+        padded = np.zeros((batch_size, *crops[0].shape), np.uint8)
+        padded[: len(crops)] = crops
+        probabilities, heat = jax.device_get(program(variables, padded))
+        if np.isnan(probabilities).any():
+            raise DataError("what the network computes is no number: its weights are damaged, or of another network.")
+        yield from map(Prediction, files, crops, probabilities, heat)
+
+
+def likeliest(probabilities: np.ndarray, classes: tuple[str, ...], count: int) -> list[dict[str, Any]]:
+    """Return the `count` likeliest classes, or all if there are fewer, the likeliest first."""
+    labels = np.argsort(-probabilities, kind="stable")[:count]
+    return [{"label": int(i), "class": classes[i], "probability": float(probabilities[i])} for i in labels]
+
+
+def picture_files(files: list[Path], folder: str | None) -> dict[Path, Path]:
+    """Return a picture in `folder` for each image, named as the image is, with a number where another one is too.
+
+    Empty where no folder is given. Raises UserError if the folder cannot be made.
+    """
+    pictures, used = {}, collections.Counter()
+    if folder is None:
+        return pictures
+    with disk_errors(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    for file in files:
+        used[file.stem] += 1
+        number = f"_{used[file.stem]}" if used[file.stem] > 1 else ""
+        pictures[file] = Path(folder, f"{file.stem}{number}.png")
+    return pictures
+
+
+def show(rows: list[dict[str, Any]], style: str) -> None:
+    """Print the images and their classes as a table or as JSON."""
+    if style == "json":
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("image", "class", "probability")
+    table.columns[2].justify = "right"
+    for row in rows:
+        for rank, best in enumerate(row["classes"]):
+            image, probability = "" if rank else row["file"], f"{100 * best['probability']:.2f} %"
+            table.add_row(
+                escape(image), escape(best["class"]), probability, end_section=rank == len(row["classes"]) - 1
+            )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -1,0 +1,66 @@
+"""`summary`: the layers of a network, what they make, cost and see."""
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from resnet_jax.commands.networks import add_fields_argument, overrides
+from resnet_jax.errors import ConfigError
+from resnet_jax.models.layers import Layer, layers
+from resnet_jax.models.registry import create_model
+
+HEADER = ("layer", "output", "parameters", "multiply-adds", "receptive field")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("name", help="of a network, as `models` lists them")
+    parser.add_argument("--image-size", type=int, help="pixels a side; 32 for CIFAR's networks, else 224")
+    parser.add_argument("--channels", type=int, default=3, help="of the image")
+    parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
+    add_fields_argument(parser)
+
+
+def run(values: argparse.Namespace) -> None:
+    """Show the layers of the network."""
+    model = create_model(values.name, **overrides(values.set))
+    size = values.image_size or (32 if model.stem == "cifar" else 224)
+    if size < 1 or values.channels < 1:
+        raise ConfigError(f"an image of {size} pixels and {values.channels} channels is none: use 1 or more of both.")
+    show(values.name, size, layers(model, size, values.channels), values.format)
+
+
+def show(name: str, size: int, found: list[Layer], style: str) -> None:
+    """Print the layers as a table for a terminal, as Markdown, or as JSON."""
+    parameters, macs = sum(layer.parameters for layer in found), sum(layer.multiply_adds for layer in found)
+    if style == "json":
+        rows = [dataclasses.asdict(layer) for layer in found]
+        print(
+            json.dumps({"name": name, "image_size": size, "params": parameters, "macs": macs, "layers": rows}, indent=2)
+        )
+        return
+    cells = [
+        (
+            layer.name,
+            "x".join(map(str, layer.output)),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+            str(layer.receptive_field or "image"),
+        )
+        for layer in found
+    ]
+    total = ("all", "", f"{parameters:,}", f"{macs:,}", "")
+    if style == "markdown":
+        for line in (HEADER, ("---", *["---:"] * 4), *cells, total):
+            print("| " + " | ".join(line) + " |")
+        return
+    table = Table(title=f"{name} for images of {size}x{size}", show_footer=True)
+    for title, footer in zip(HEADER, total, strict=True):
+        table.add_column(title, footer=footer, justify="left" if title == "layer" else "right")
+    for line in cells:
+        table.add_row(*line)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
