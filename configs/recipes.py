@@ -117,10 +117,15 @@ def imagenet_fb_resnet_torch(epochs: float = 90.0) -> ConfigDict:
     100 % of the image, evaluation on the central 224 of a short side of 256. The last BatchNorm of a block starts at
     scale 1.
 
-    Missing here: colour jitter (brightness, contrast and saturation by up to 0.4) and PCA lighting (deviation 0.1).
+    Colours are jittered (brightness, contrast and saturation by up to 0.4) and lit along ImageNet's principal
+    components (deviation 0.1).
+
+    Nothing of the recipe is missing. Its colours were changed in floating point, and are rounded to 8 bits here.
     """
     config = _imagenet_steps(epochs)
     config.data.interpolation = "bicubic"
+    config.augment.color_jitter = 0.4
+    config.augment.lighting = 0.1
     config.optimizer.nesterov = True
     return config
 
@@ -129,7 +134,7 @@ def imagenet_resnext() -> ConfigDict:
     """ImageNet as facebookresearch/ResNeXt trained it (Xie et al. 2017, arXiv:1611.05431): 100 epochs.
 
     All else is as in `imagenet_fb_resnet_torch`, on which their code builds, with a third division of the rate at epoch
-    90. Colour jitter and PCA lighting are missing here too.
+    90.
     """
     return imagenet_fb_resnet_torch(epochs=100.0)
 
@@ -151,20 +156,25 @@ def imagenet_torchvision_v2() -> ConfigDict:
 
     Batch 1024 (8 x 128), SGD with momentum 0.9, rate 0.5 by a cosine after 5 epochs of warm-up from 0.005, weight decay
     2e-5, label smoothing 0.1, mixup 0.2 or CutMix 1.0 by even chance, training crops of 176, evaluation on the central
-    224 of a short side of 232.
+    224 of a short side of 232. TrivialAugmentWide, random erasing (0.1), and repeated augmentation: four copies of an
+    image in a batch.
 
     Differs:
     - Neither BatchNorm nor biases decay here. There, BatchNorm does not, and the one bias, that of the head, does.
     - The moving average is updated at every step. There it is at every 32nd, and the flag 0.99998 becomes a decay of
       1 - (1 - 0.99998) * 1024 * 32 / 600 = 1 - 1.0923e-3 an update; its 32nd root, 1 - 3.415e-5, is used here. There it
       is a copy of the weights in the warm-up epochs; here it begins with smaller decays.
+    - Four epochs go through all images once, four times each. There, each epoch draws a fourth of them anew.
 
-    Missing here: TrivialAugmentWide, random erasing (0.1) and repeated augmentation (4 copies of an image an epoch).
+    Nothing of the recipe is missing.
     """
     config = _imagenet(epochs=600.0, batch_size=1024)
     config.data.image_size = 176
     config.data.eval_size = 224
     config.data.resize = 232
+    config.augment.policy = "trivial_augment_wide"
+    config.augment.erase = 0.1
+    config.augment.repeats = 4
     config.augment.mixup = 0.2
     config.augment.cutmix = 1.0
     config.training.label_smoothing = 0.1
@@ -178,17 +188,41 @@ def imagenet_torchvision_v2() -> ConfigDict:
     return config
 
 
-def _imagenet_rsb(epochs: float, learning_rate: float) -> ConfigDict:
-    """What procedures A2 and A3 of Wightman et al. 2021 (arXiv:2110.00476), trained with timm, have in common.
+def imagenet_nvidia() -> ConfigDict:
+    """ImageNet as NVIDIA's DeepLearningExamples train ResNet-50 v1.5 (PyTorch/Classification/ConvNets): 90 epochs.
 
-    LAMB with batch 2048, weight decay 0.02 except on BatchNorm and biases, gradients cut to norm 1, a cosine to 1e-6
-    after 5 epochs of warm-up from 1e-4, binary cross-entropy, mixup 0.1 or CutMix 1.0 by even chance, bicubic crops,
-    the last BatchNorm of a block at scale 0 at first, and evaluation on the central 224 of a short side of 235, which
-    is 224 / 0.95 rounded down as timm does.
+    Batch 2048 (8 x 256), SGD with momentum 0.875, rate 2.048 by a cosine after 8 epochs of warm-up, weight decay
+    1/32768 except on BatchNorm, label smoothing 0.1, bilinear crops, evaluation on the central 224 of a short side of
+    256.
+
+    Differs:
+    - The one bias, that of the head, does not decay here.
+    - The rate changes at every step here, from 0 on.
+    """
+    config = _imagenet(epochs=90.0, batch_size=2048)
+    config.training.label_smoothing = 0.1
+    config.optimizer.learning_rate = 2.048
+    config.optimizer.momentum = 0.875
+    config.optimizer.weight_decay = 1 / 32768
+    config.optimizer.decay_norm_and_bias = False
+    config.schedule.warmup_epochs = 8.0
+    config.schedule.by_epoch = False
+    return config
+
+
+def _imagenet_rsb(epochs: float, learning_rate: float, magnitude: float) -> ConfigDict:
+    """What procedures A1, A2 and A3 of Wightman et al. 2021 (arXiv:2110.00476), trained with timm, have in common.
+
+    LAMB with batch 2048, weight decay 0.02 (A1: 0.01) except on BatchNorm and biases, gradients cut to norm 1, a cosine
+    to 1e-6 after 5 epochs of warm-up from 1e-4, binary cross-entropy, RandAugment (two of timm's increasing operations,
+    of a magnitude with deviation 0.5), mixup 0.1 (A1: 0.2) or CutMix 1.0 by even chance, bicubic crops, the last
+    BatchNorm of a block at scale 0 at first, and evaluation on the central 224 of a short side of 235, which is
+    224 / 0.95 rounded down as timm does.
 
     Differs:
     - The targets of a mixed image are its two shares. There, both classes have target 1 (in timm, if above 0.2).
     - LAMB's trust ratio scales every parameter. In timm it leaves those out that do not decay.
+    - Repeated augmentation goes through all images once in three epochs. There, each epoch draws a third of them anew.
     - The cosine starts where the warm-up ends. In timm it starts at step 0, and the warm-up hides its first epochs.
     """
     config = _imagenet(epochs, batch_size=2048)
@@ -196,6 +230,8 @@ def _imagenet_rsb(epochs: float, learning_rate: float) -> ConfigDict:
     config.data.eval_size = 224
     config.data.resize = 235
     config.data.interpolation = "bicubic"
+    config.augment.policy = "rand_augment"
+    config.augment.magnitude = magnitude
     config.augment.mixup = 0.1
     config.augment.cutmix = 1.0
     config.training.loss = "binary_cross_entropy"
@@ -210,26 +246,38 @@ def _imagenet_rsb(epochs: float, learning_rate: float) -> ConfigDict:
     return config
 
 
+def imagenet_rsb_a1() -> ConfigDict:
+    """Procedure A1 of Wightman et al. 2021 (arXiv:2110.00476): 600 epochs at 224, else as A2 but for three values.
+
+    Weight decay 0.01, mixup 0.2 and label smoothing 0.1.
+    """
+    config = imagenet_rsb_a2()
+    config.training.epochs = 600.0
+    config.training.label_smoothing = 0.1
+    config.augment.mixup = 0.2
+    config.optimizer.weight_decay = 0.01
+    return config
+
+
 def imagenet_rsb_a2() -> ConfigDict:
     """Procedure A2 of Wightman et al. 2021 (arXiv:2110.00476): 300 epochs at 224, rate 5e-3, stochastic depth 0.05.
 
-    LAMB with batch 2048 and binary cross-entropy; the rest, and what differs, is in `_imagenet_rsb`.
-
-    Missing here: RandAugment (two of magnitude 7) and repeated augmentation (3 copies of an image).
+    LAMB with batch 2048 and binary cross-entropy, RandAugment of magnitude 7, three copies of an image in a batch; the
+    rest, and what differs, is in `_imagenet_rsb`.
     """
-    config = _imagenet_rsb(epochs=300.0, learning_rate=5e-3)
+    config = _imagenet_rsb(epochs=300.0, learning_rate=5e-3, magnitude=7.0)
     config.model.overrides.stochastic_depth = 0.05
+    config.augment.repeats = 3
     return config
 
 
 def imagenet_rsb_a3() -> ConfigDict:
     """Procedure A3 of Wightman et al. 2021 (arXiv:2110.00476): 100 epochs at 160, rate 8e-3, evaluated at 224.
 
-    LAMB with batch 2048 and binary cross-entropy; the rest, and what differs, is in `_imagenet_rsb`.
-
-    Missing here: RandAugment (two of magnitude 6).
+    LAMB with batch 2048 and binary cross-entropy, RandAugment of magnitude 6; the rest, and what differs, is in
+    `_imagenet_rsb`.
     """
-    config = _imagenet_rsb(epochs=100.0, learning_rate=8e-3)
+    config = _imagenet_rsb(epochs=100.0, learning_rate=8e-3, magnitude=6.0)
     config.data.image_size = 160
     return config
 
@@ -240,6 +288,8 @@ IMAGENET = {
     "torchvision_v1": imagenet_torchvision_v1,
     "torchvision_v1_100_epochs": functools.partial(imagenet_torchvision_v1, epochs=100.0),
     "torchvision_v2": imagenet_torchvision_v2,
+    "nvidia": imagenet_nvidia,
+    "rsb_a1": imagenet_rsb_a1,
     "rsb_a2": imagenet_rsb_a2,
     "rsb_a3": imagenet_rsb_a3,
 }

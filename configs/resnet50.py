@@ -2,17 +2,20 @@
 
     python main.py --config=configs/resnet50.py --workdir=runs/resnet50 --config.data.path=FOLDER
 
-FOLDER holds train/ and val/, each with a folder for each class.
+FOLDER holds train/ and val/, each with a folder for each class. Packed images (`docs/data.md`), which are read several
+times as fast, need --config.data.source=records too.
 
     expected  76.130 % top-1 and 92.862 % top-5 after 90 epochs; published (torchvision,
               ResNet50_Weights.IMAGENET1K_V1).
               Users who ran the recipe again got 75.4 to 75.9 % (pytorch/vision issue 5593).
     here      accuracy, time and hardware: not measured yet.
 
-Other recipes, as `--config=configs/resnet50.py:NAME`, with what was published for them at 224 pixels. Each lacks an
-augmentation that the published figure had; `configs/recipes.py` says which.
+Other recipes, as `--config=configs/resnet50.py:NAME`, with what was published for them at 224 pixels;
+`configs/recipes.py` says in what each differs from its source.
 
     torchvision_v2   600 epochs  80.858 %  torchvision, ResNet50_Weights.IMAGENET1K_V2
+    nvidia            90 epochs  77.12 %   NVIDIA DeepLearningExamples, PyTorch, mixed precision on A100
+    rsb_a1           600 epochs  80.382 %  timm, resnet50.a1_in1k
     rsb_a2           300 epochs  79.828 %  timm, resnet50.a2_in1k
     rsb_a3           100 epochs  78.052 %  timm, resnet50.a3_in1k
     fb_resnet_torch   90 epochs  75.99 %   facebookarchive/fb.resnet.torch

@@ -10,6 +10,7 @@ from resnet_jax.errors import UserError
 # Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is asked for.
 VERBS = {
     "models": "the registered networks, their costs and published accuracies",
+    "pack": "a folder of images, ImageNet's archives or a TFDS data set to shards that are read fast",
     "summary": "the layers of a network: shapes, parameters, multiply-adds, receptive fields",
     "convert": "weights of any kind that is read, to safetensors",
     "predict": "the classes of images, as a table, as JSON or as pictures",

@@ -43,10 +43,13 @@ def default_config() -> ConfigDict:
     config.model.overrides = network_fields()  # any field of the network; None keeps the registered value
 
     config.data = ConfigDict()
-    config.data.source = "digits"  # digits, cifar10, cifar100, fashion_mnist, tfds:NAME, folder, synthetic
+    config.data.source = (
+        "digits"  # digits, cifar10, cifar100, fashion_mnist, tfds:NAME, folder, archives, records, synthetic
+    )
     config.data.path = placeholder(str)  # where the files are; None: the source's own place
-    config.data.image_size = 32  # of images from tfds, folder and synthetic; the others have their own
-    config.data.eval_size = placeholder(int)  # of the images of tfds and folder in evaluation; None: image_size
+    config.data.image_size = 32  # of streamed images (tfds, folder, archives, records) and of synthetic ones
+    config.data.size_schedule = ()  # (epoch, size) pairs: training images have another size from that epoch on
+    config.data.eval_size = placeholder(int)  # of streamed images in evaluation; None: image_size
     config.data.num_classes = 1000  # of synthetic; the others know theirs
     config.data.mean = placeholder(tuple)  # per channel, of images scaled to 0..1; None: the source's
     config.data.std = placeholder(tuple)
@@ -58,6 +61,13 @@ def default_config() -> ConfigDict:
     config.augment = ConfigDict()
     config.augment.pad = 0  # pixels of padding before a random crop on the device
     config.augment.flip = False  # mirror half of the images
+    config.augment.policy = ""  # of streamed images: trivial_augment_wide, rand_augment, or none
+    config.augment.magnitude = 7.0  # of rand_augment, 0 to 10
+    config.augment.layers = 2  # operations of rand_augment
+    config.augment.color_jitter = 0.0  # greatest change of streamed images' brightness, contrast and saturation
+    config.augment.lighting = 0.0  # deviation of PCA lighting, of streamed images
+    config.augment.erase = 0.0  # probability that a rectangle is erased
+    config.augment.repeats = 1  # how often an example is in a batch, each time augmented anew
     config.augment.mixup = 0.0  # Beta parameter; 0: none
     config.augment.cutmix = 0.0
 
@@ -153,6 +163,14 @@ def check_config(config: ConfigDict) -> None:
     """Raise ConfigError for a value that no run can have, naming its field."""
     rules = (
         ("data.image_size", lambda value: 1 <= value <= 16384, "1 to 16384"),
+        (
+            "data.size_schedule",
+            lambda value: (
+                all(len(pair) == 2 and pair[0] >= 0 and 1 <= pair[1] <= 16384 for pair in value)
+                and list(value) == sorted(value)
+            ),
+            "pairs of an epoch and a size in pixels, by epoch",
+        ),
         ("data.eval_size", lambda value: value is None or 1 <= value <= 16384, "1 to 16384"),
         ("training.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
         ("training.epochs", lambda value: 0 < value <= 1000000, "more than 0, and 1000000 at most"),
@@ -170,6 +188,17 @@ def check_config(config: ConfigDict) -> None:
         ),
         ("model.dtype", lambda value: value in ("float32", "bfloat16", "float16"), "float32, bfloat16 or float16"),
         ("augment.pad", lambda value: value >= 0, "0 or more"),
+        (
+            "augment.policy",
+            lambda value: value in ("", "trivial_augment_wide", "rand_augment"),
+            "trivial_augment_wide, rand_augment or empty",
+        ),
+        ("augment.magnitude", lambda value: 0 <= value <= 10, "0 to 10"),
+        ("augment.layers", lambda value: value >= 1, "1 or more"),
+        ("augment.color_jitter", lambda value: 0 <= value <= 1, "0 to 1"),
+        ("augment.lighting", lambda value: value >= 0, "0 or more"),
+        ("augment.erase", lambda value: 0 <= value <= 1, "0 to 1"),
+        ("augment.repeats", lambda value: value >= 1, "1 or more"),
         ("augment.mixup", lambda value: value >= 0, "0 or more"),
         ("augment.cutmix", lambda value: value >= 0, "0 or more"),
         ("optimizer.weight_decay", lambda value: value >= 0, "0 or more"),

@@ -6,12 +6,14 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from resnet_jax.config import check_config, to_dict
 from resnet_jax.data.augment import Augment
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder
+from resnet_jax.data.policies import ColorJitter, Lighting, RandAugment, TrivialAugmentWide
 from resnet_jax.data.sources import Arrays, Dataset, open_dataset
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.errors import ConfigError
@@ -20,7 +22,7 @@ from resnet_jax.parallel import Devices
 from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.losses import LOSSES
 from resnet_jax.training.optimizers import create_optimizer
-from resnet_jax.training.schedules import create_schedule, scaled_peak
+from resnet_jax.training.schedules import create_schedule, first_step, scaled_peak
 from resnet_jax.training.steps import eval_step, train_step
 from resnet_jax.weights.presets import Preset
 
@@ -40,7 +42,9 @@ def build(config: ConfigDict) -> Experiment:
     dataset = open_dataset(
         config.data.source, config.data.path, image_size=config.data.image_size, num_classes=config.data.num_classes
     )
-    train_order = TrainingOrder(len(dataset.train), training.batch_size, training.seed, train_share)
+    train_order = TrainingOrder(
+        len(dataset.train), training.batch_size, training.seed, train_share, config.augment.repeats
+    )
     eval_order = EvaluationOrder(len(dataset.test), config.evaluation.batch_size, eval_share)
     train_feed, eval_feed = feeds(config, dataset, train_order, eval_order)
     image_shape = (config.data.image_size, config.data.image_size, 3)
@@ -144,8 +148,22 @@ def augmentation(config: ConfigDict, dataset: Dataset, channels: int, num_classe
     )
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"data.mean and data.std must have {channels} values, one a channel of {config.data.source}.")
+    fields = {name: config.augment[name] for name in ("pad", "flip", "erase", "mixup", "cutmix")}
     smoothing = config.training.label_smoothing
-    return Augment(mean=mean, std=std, num_classes=num_classes, label_smoothing=smoothing, **config.augment)
+    return Augment(mean=mean, std=std, num_classes=num_classes, label_smoothing=smoothing, **fields)
+
+
+def image_changes(config: ConfigDict) -> tuple[Callable, ...]:
+    """Return what is done to the colours and the geometry of each training image on the host, in order."""
+    augment = config.augment
+    policies = {
+        "": (),
+        "trivial_augment_wide": (TrivialAugmentWide(),),
+        "rand_augment": (RandAugment(augment.magnitude, augment.layers, interpolation=config.data.interpolation),),
+    }
+    jitter = (ColorJitter(augment.color_jitter),) if augment.color_jitter else ()
+    lighting = (Lighting(augment.lighting),) if augment.lighting else ()
+    return policies[augment.policy] + jitter + lighting
 
 
 def update_rule(config: ConfigDict, learning_rate: Callable) -> optax.GradientTransformation:
@@ -166,13 +184,29 @@ def feeds(
     config: ConfigDict, dataset: Dataset, train_order: TrainingOrder, eval_order: EvaluationOrder
 ) -> tuple[Resident | Streamed, Resident | Streamed]:
     """Return the training and the evaluation feed: resident for arrays, streamed for all else."""
+    data, changes = config.data, image_changes(config)
     if isinstance(dataset.train, Arrays):
+        if changes or data.size_schedule:
+            raise ConfigError(
+                f"The images of {data.source} lie on the devices, where augment.policy, color_jitter and lighting and "
+                "data.size_schedule cannot be had: leave them at their defaults."
+            )
         return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
-    data = config.data
-    train_crop = RandomResizedCrop(data.image_size, tuple(data.crop_scale), interpolation=data.interpolation, flip=0.0)
+    if data.size_schedule and config.training.steps_per_dispatch > 1:
+        raise ConfigError("data.size_schedule needs steps of their own: leave training.steps_per_dispatch at 0.")
+
+    def train_crop(size):
+        # Mirrored on the device, where it costs nothing.
+        return RandomResizedCrop(
+            size, tuple(data.crop_scale), interpolation=data.interpolation, flip=0.0, changes=changes
+        )
+
+    epochs = np.array([epoch for epoch, _ in data.size_schedule], np.float64)
+    starts = first_step(epochs, len(dataset.train) / config.training.batch_size)
+    later = tuple((int(start), train_crop(size)) for start, (_, size) in zip(starts, data.size_schedule, strict=True))
     eval_crop = ResizeCenterCrop(data.resize, data.eval_size or data.image_size, data.interpolation)
     seed = config.training.seed
     return (
-        Streamed(dataset.train, train_order, train_crop, seed, data.workers),
+        Streamed(dataset.train, train_order, train_crop(data.image_size), seed, data.workers, later),
         Streamed(dataset.test, eval_order, eval_crop, seed, data.workers),
     )

@@ -46,6 +46,9 @@ class Images:
     def __getitem__(self, index):
         raise AssertionError("a test has read an image")
 
+    def name(self, index):
+        raise AssertionError("a test has asked for the name of an image")
+
 
 @pytest.fixture
 def build(monkeypatch):
@@ -222,6 +225,9 @@ SGD_256 = {
     "data.crop_scale": (0.08, 1.0),
     "augment.pad": 0,
     "augment.flip": True,
+    "augment.policy": "",
+    "augment.erase": 0.0,
+    "augment.repeats": 1,
     "augment.mixup": 0.0,
     "augment.cutmix": 0.0,
     "training.batch_size": 256,
@@ -241,22 +247,26 @@ SGD_256 = {
     "parallel.norm_scope": "local",
     "model.overrides.zero_init_last": None,
 }
-NESTEROV_BICUBIC = {"optimizer.nesterov": True, "data.interpolation": "bicubic"}
+FB_RESNET_TORCH = {
+    "optimizer.nesterov": True,
+    "data.interpolation": "bicubic",
+    "augment.color_jitter": 0.4,
+    "augment.lighting": 0.1,
+}
 RSB = {
     "model.overrides.zero_init_last": True,
     "data.eval_size": 224,
     "data.resize": 235,
     "data.interpolation": "bicubic",
     "augment.flip": True,
-    "augment.mixup": 0.1,
+    "augment.policy": "rand_augment",
+    "augment.layers": 2,
     "augment.cutmix": 1.0,
     "training.batch_size": 2048,
     "training.loss": "binary_cross_entropy",
-    "training.label_smoothing": 0.0,
     "training.ema_decay": 0.0,
     "optimizer.name": "lamb",
     "optimizer.base_batch_size": 0,
-    "optimizer.weight_decay": 0.02,
     "optimizer.decay_norm_and_bias": False,
     "optimizer.clip_norm": 1.0,
     "schedule.name": "cosine",
@@ -287,11 +297,11 @@ CIFAR = {
     [
         (
             recipes.imagenet_fb_resnet_torch,
-            SGD_256 | NESTEROV_BICUBIC | {"training.epochs": 90.0, "schedule.boundaries": (30.0, 60.0)},
+            SGD_256 | FB_RESNET_TORCH | {"training.epochs": 90.0, "schedule.boundaries": (30.0, 60.0)},
         ),
         (
             recipes.imagenet_resnext,
-            SGD_256 | NESTEROV_BICUBIC | {"training.epochs": 100.0, "schedule.boundaries": (30.0, 60.0, 90.0)},
+            SGD_256 | FB_RESNET_TORCH | {"training.epochs": 100.0, "schedule.boundaries": (30.0, 60.0, 90.0)},
         ),
         (
             recipes.imagenet_torchvision_v1,
@@ -322,6 +332,9 @@ CIFAR = {
                 "data.resize": 232,
                 "data.interpolation": "bilinear",
                 "augment.flip": True,
+                "augment.policy": "trivial_augment_wide",
+                "augment.erase": 0.1,
+                "augment.repeats": 4,
                 "augment.mixup": 0.2,
                 "augment.cutmix": 1.0,
                 "training.batch_size": 1024,
@@ -343,9 +356,45 @@ CIFAR = {
             },
         ),
         (
+            recipes.imagenet_nvidia,
+            SGD_256
+            | {
+                "training.batch_size": 2048,
+                "training.epochs": 90.0,
+                "training.label_smoothing": 0.1,
+                "optimizer.learning_rate": 2.048,
+                "optimizer.nesterov": False,
+                "optimizer.momentum": 0.875,
+                "optimizer.weight_decay": 3.0517578125e-05,
+                "optimizer.decay_norm_and_bias": False,
+                "schedule.name": "cosine",
+                "schedule.warmup_epochs": 8.0,
+            },
+        ),
+        (
+            recipes.imagenet_rsb_a1,
+            RSB
+            | {
+                "model.overrides.stochastic_depth": 0.05,
+                "data.image_size": 224,
+                "augment.magnitude": 7.0,
+                "augment.repeats": 3,
+                "augment.mixup": 0.2,
+                "training.epochs": 600.0,
+                "training.label_smoothing": 0.1,
+                "optimizer.learning_rate": 5e-3,
+                "optimizer.weight_decay": 0.01,
+            },
+        ),
+        (
             recipes.imagenet_rsb_a2,
             RSB
             | {
+                "augment.magnitude": 7.0,
+                "augment.repeats": 3,
+                "augment.mixup": 0.1,
+                "training.label_smoothing": 0.0,
+                "optimizer.weight_decay": 0.02,
                 "model.overrides.stochastic_depth": 0.05,
                 "data.image_size": 224,
                 "training.epochs": 300.0,
@@ -356,6 +405,11 @@ CIFAR = {
             recipes.imagenet_rsb_a3,
             RSB
             | {
+                "augment.magnitude": 6.0,
+                "augment.repeats": 1,
+                "augment.mixup": 0.1,
+                "training.label_smoothing": 0.0,
+                "optimizer.weight_decay": 0.02,
                 "model.overrides.stochastic_depth": None,
                 "data.image_size": 160,
                 "training.epochs": 100.0,
@@ -400,6 +454,7 @@ def test_the_moving_average_of_torchvisions_second_recipe_forgets_in_32_steps_wh
         ("torchvision_v1", {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001}),
         ("torchvision_v1_100_epochs", {0: 0.1, 30: 0.01, 60: 0.001, 89: 0.001, 90: 0.0001}),
         ("torchvision_v2", {0: 0.005, 1: 0.104, 4: 0.401, 5: 0.5, 124: 0.45225425, 362: 0.17274575}),
+        ("rsb_a1", {0: 1e-4, 1: 1.08e-3, 5: 5e-3, 124: 4.522638e-3, 362: 1.728112e-3}),
         ("rsb_a2", {0: 1e-4, 1: 1.08e-3, 5: 5e-3, 64: 4.522638e-3, 182: 1.728112e-3}),
         ("rsb_a3", {0: 1e-4, 1: 1.68e-3, 5: 8e-3, 24: 7.236164e-3, 62: 2.764587e-3}),
     ],
@@ -428,6 +483,8 @@ def test_the_rate_of_the_first_recipes_grows_with_the_batch():
         ("torchvision_v1", 450_410),
         ("torchvision_v1_100_epochs", 500_456),
         ("torchvision_v2", 750_684),
+        ("nvidia", 56_301),
+        ("rsb_a1", 375_342),
         ("rsb_a2", 187_671),
         ("rsb_a3", 62_557),
     ],
@@ -483,3 +540,30 @@ def test_a_short_run_rises_for_an_epoch_and_ends_at_zero_after_ten(file, example
     rates = [made.learning_rate(round(epochs * epoch)) for epochs in (0, 0.5, 1, 5.5, 10)]
     assert made.total_steps == steps
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.1, 0], atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "recipe, changes",
+    [
+        ("torchvision_v1", ""),
+        ("torchvision_v2", "TrivialAugmentWide()"),
+        ("rsb_a2", "RandAugment(magnitude=7.0, layers=2, deviation=0.5, interpolation='bicubic')"),
+        ("rsb_a3", "RandAugment(magnitude=6.0, layers=2, deviation=0.5, interpolation='bicubic')"),
+        ("fb_resnet_torch", "ColorJitter(strength=0.4) Lighting(deviation=0.1)"),
+    ],
+)
+def test_a_recipe_changes_images_on_the_host_as_its_source(recipe, changes, build):
+    feed = build(recipes.imagenet(recipe, "resnet50")).train_feed
+    assert " ".join(map(repr, feed.transform.changes)) == changes
+
+
+def test_images_have_the_size_of_their_epoch(build):
+    config = recipes.imagenet_torchvision_v1()
+    config.data.size_schedule = ((0.0, 128), (18.0, 160), (60.5, 192))
+    feed = build(config).train_feed
+    epoch = IMAGENET_IMAGES / 256
+    sizes = {
+        step: feed.transform_at(step).size
+        for step in map(math.ceil, (0, 17.99 * epoch, 18 * epoch, 60.4 * epoch, 60.5 * epoch, 89 * epoch))
+    }
+    assert list(sizes.values()) == [128, 128, 160, 160, 192, 192]

@@ -1,12 +1,17 @@
+import pathlib
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import main as command
+from resnet_jax import __main__ as commands
 from resnet_jax import runner
 from resnet_jax.errors import ConfigError
 from resnet_jax.wiring import build
+
+SAMPLES = pathlib.Path(__file__).parents[1].parent / "shared" / "data" / "imagenet_samples"
 
 
 @pytest.fixture
@@ -25,9 +30,13 @@ def image_folder(tmp_path):
 
 @pytest.fixture
 def folder_config(image_folder, monkeypatch):
-    """The config of ResNet-50 on ImageNet, made small."""
+    """The config of ResNet-50 on a folder, made small."""
+    return small_resnet50(monkeypatch, {"data.path": image_folder})
+
+
+def small_resnet50(monkeypatch, fields):
+    """The config of ResNet-50 on ImageNet, made small, with some fields."""
     small = {
-        "data.path": image_folder,
         "data.image_size": 32,
         "data.resize": 36,
         "data.workers": 0,
@@ -41,7 +50,7 @@ def folder_config(image_folder, monkeypatch):
         "evaluation.batch_size": 8,
         "evaluation.every_epochs": 4,
         "parallel.devices": 2,
-    }
+    } | fields
     monkeypatch.chdir(command.__file__.removesuffix("main.py"))
     arguments = [f"--config.{field}={value}" for field, value in small.items()]
     return command.parse(["main.py", "--config=configs/resnet50.py", *arguments]).config
@@ -51,6 +60,51 @@ def test_resnet50_config_trains_resumes_and_counts_every_image_of_a_folder(folde
     summary = runner.run(folder_config, tmp_path / "run", "train")
     assert summary["eval_examples"] == 10 and summary["steps"] == 15
     assert runner.run(folder_config, tmp_path / "run", "train") == summary
+
+
+def test_resnet50_config_trains_on_packed_images_by_all_that_the_recipes_have(image_folder, tmp_path, monkeypatch):
+    assert commands.main(["pack", str(image_folder), str(tmp_path / "packed"), "--workers", "1"]) == 0
+    fields = {
+        "data.source": "records",
+        "data.path": tmp_path / "packed",
+        "data.size_schedule": "((2,40),)",
+        "model.overrides.stage_sizes": (1,),
+        "model.overrides.stage_widths": (4,),
+        "parallel.devices": 1,
+        "augment.policy": "trivial_augment_wide",
+        "augment.color_jitter": 0.4,
+        "augment.lighting": 0.1,
+        "augment.erase": 0.5,
+        "augment.repeats": 4,
+        "training.epochs": 3,
+    }
+    summary = runner.run(small_resnet50(monkeypatch, fields), tmp_path / "run", "train")
+    assert summary["eval_examples"] == 10 and summary["steps"] == 11
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="../shared/data/imagenet_samples, the real images, are not here")
+def test_resnet50_config_trains_and_evaluates_on_packed_photographs(tmp_path, monkeypatch):
+    for file in SAMPLES.glob("*.JPEG"):
+        for split in ("train", "val"):
+            folder = tmp_path / "images" / split / file.name.partition("_")[0]
+            folder.mkdir(parents=True)
+            (folder / file.name).symlink_to(file)
+    assert commands.main(["pack", str(tmp_path / "images"), str(tmp_path / "packed"), "--workers", "1"]) == 0
+    fields = {
+        "data.source": "records",
+        "data.path": tmp_path / "packed",
+        "data.image_size": 64,
+        "data.resize": 73,
+        "model.overrides.stage_sizes": (1,),
+        "model.overrides.stage_widths": (4,),
+        "parallel.devices": 1,
+        "training.batch_size": 40,
+        "training.epochs": 2,
+        "evaluation.batch_size": 48,
+        "evaluation.every_epochs": 2,
+    }
+    summary = runner.run(small_resnet50(monkeypatch, fields), tmp_path / "run", "train")
+    assert summary["eval_examples"] == 200 and summary["steps"] == 10
 
 
 def test_streamed_images_are_the_same_from_any_step_on(folder_config):
@@ -77,3 +131,21 @@ def test_the_rate_grows_with_the_batch_only_where_the_config_says_so(small_confi
     assert float(build(small_config).learning_rate(0)) == pytest.approx(0.1)
     small_config.optimizer.base_batch_size = 48
     assert float(build(small_config).learning_rate(0)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("augment.policy", "rand_augment"), ("augment.color_jitter", 0.4), ("augment.lighting", 0.1)],
+)
+def test_what_is_done_on_the_host_is_refused_for_images_that_lie_on_the_devices(small_config, field, value):
+    group, name = field.split(".")
+    small_config[group][name] = value
+    with pytest.raises(ConfigError, match="The images of digits lie on the devices"):
+        build(small_config)
+
+
+def test_images_of_several_sizes_are_refused_in_one_dispatch(folder_config):
+    folder_config.data.size_schedule = ((1.0, 40),)
+    folder_config.training.steps_per_dispatch = 2
+    with pytest.raises(ConfigError, match=r"data\.size_schedule needs"):
+        build(folder_config)

@@ -1,6 +1,7 @@
-"""What is done to a batch on the device: normalization, pad-crop-flip, and mixing of examples."""
+"""What is done to a batch on the device: normalization, pad-crop-flip, erasing, and mixing of examples."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,33 @@ def cutmix(images: Images, targets: Targets, key: jax.Array, alpha: float) -> tu
     return mixed, share * targets + (1 - share) * targets[::-1]
 
 
+def erase(images: Images, keys: Key[Array, " batch"], probability: float) -> Images:
+    """Set a random rectangle of some images to zeros, the mean colour (Zhong et al. 2020, arXiv:1708.04896).
+
+    As in torchvision's `RandomErasing`: up to ten times an area of 2 to 33 % of the image and, uniformly on a log
+    scale, a ratio of height to width of 0.3 to 3.3 are drawn; the first rectangle that is smaller than the image in
+    both directions is put anywhere in it. If none is, the image stays as it is.
+    """
+    height, width = images.shape[1:3]
+
+    def box(key):
+        chance, area_key, ratio_key, place_key = jax.random.split(key, 4)
+        area = height * width * jax.random.uniform(area_key, (10,), minval=0.02, maxval=0.33)
+        ratio = jnp.exp(jax.random.uniform(ratio_key, (10,), minval=math.log(0.3), maxval=math.log(3.3)))
+        sides = jnp.round(jnp.stack([jnp.sqrt(area * ratio), jnp.sqrt(area / ratio)], axis=1)).astype(jnp.int32)
+        fits = (sides[:, 0] < height) & (sides[:, 1] < width)
+        side = sides[jnp.argmax(fits)]
+        start = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]) - side + 1)
+        erases = jax.random.bernoulli(chance, probability) & fits.any()
+        rows, columns = (
+            (index >= start[axis]) & (index < start[axis] + side[axis])
+            for axis, index in enumerate((jnp.arange(height), jnp.arange(width)))
+        )
+        return erases & rows[:, None] & columns[None, :]
+
+    return jnp.where(jax.vmap(box)(keys)[..., None], 0.0, images)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
     """From a batch of uint8 images and labels to what the network and the loss read.
@@ -70,6 +98,7 @@ class Augment:
       num_classes: length of the target vectors.
       pad: pixels of zero padding before the random crop; 0 crops nothing.
       flip: mirror half of the images.
+      erase: probability that a rectangle of an image is set to its mean colour.
       label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2015, arXiv:1512.00567,
         section 7).
       mixup, cutmix: the Beta parameters, 0 for none; where both are set, each batch of a device takes one by even
@@ -81,6 +110,7 @@ class Augment:
     num_classes: int
     pad: int = 0
     flip: bool = False
+    erase: float = 0.0
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -97,11 +127,13 @@ class Augment:
         positions: UInt[Array, " batch"],
     ) -> tuple[Images, Targets]:
         """Return augmented float32 images and target probabilities."""
-        crop_key, mix_key = jax.random.split(key)
+        crop_key, mix_key, erase_key = jax.random.split(key, 3)
         x = self.inputs(images)
         if self.pad or self.flip:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(crop_key, positions)
             x = crop_and_flip(x, keys, self.pad, self.flip)
+        if self.erase:
+            x = erase(x, jax.vmap(jax.random.fold_in, (None, 0))(erase_key, positions), self.erase)
         targets = jax.nn.one_hot(labels, self.num_classes)
         targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / self.num_classes
         mixes = [(mix, alpha) for mix, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha > 0]

@@ -16,10 +16,12 @@ import numpy as np
 from absl import flags
 
 from resnet_jax.data.sources import Arrays, Split
+from resnet_jax.errors import DataError
 
 Rows = dict[str, np.ndarray]
 
-READ_AHEAD = 8  # batches that are read at once, each by a thread, and held until their step
+PART = 64  # examples, at most, that are read as one: a batch is joined from such parts
+THREADS = 8  # that read parts where there are no worker processes, and parts that each of both holds ready
 
 
 @functools.lru_cache(maxsize=4)
@@ -37,17 +39,22 @@ class TrainingOrder:
       batch_size: global.
       seed: of the order.
       share: the rows of each batch that this host reads.
+      repeats: how often an example follows itself in the stream, each time to be augmented anew (repeated augmentation,
+        Hoffer et al. 2020, arXiv:1901.09335). Within a batch, copies lie batch_size / repeats rows apart, so that they
+        come to different devices. A pass over all examples then takes as many epochs.
     """
 
     examples: int
     batch_size: int
     seed: int
     share: range
+    repeats: int = 1
 
     def rows(self, step: int) -> Rows:
         """Return each row's "index" in the data set and its "position" in the stream of all steps."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.share.start : self.share.stop]
-        epochs, places = np.divmod(positions, self.examples)
+        by_copy = [np.arange(copy, self.batch_size, self.repeats) for copy in range(self.repeats)]
+        positions = step * self.batch_size + np.concatenate(by_copy)[self.share.start : self.share.stop]
+        epochs, places = np.divmod(positions // self.repeats, self.examples)
         index = np.empty(len(positions), np.int32)
         for epoch in np.unique(epochs):
             here = epochs == epoch
@@ -103,10 +110,16 @@ class Resident:
             yield stack([self.order.rows(step) for step in range(start, end)])
 
 
+Transform = Callable[[np.ndarray | bytes, np.random.Generator], np.ndarray]
+
+
 @dataclasses.dataclass(frozen=True)
 class Streamed:
     """A feed for data that does not fit: examples are read and transformed on the host, ahead of the step that needs
     them.
+
+    A batch is read in parts of up to `PART` examples. At most 2 * `THREADS` parts are in memory besides the batch of
+    the step, or three for each worker process.
 
     Attributes:
       split: examples by number; must pickle where there are worker processes.
@@ -114,13 +127,16 @@ class Streamed:
       transform: (image or its encoded bytes, random generator) to uint8 (height, width, channels).
       seed: of the transform's randomness, which is drawn from (seed, position) for every example.
       workers: processes that read and transform; 0 leaves it to threads of this one.
+      later: pairs of a step and the transform that takes over from that step on, by step; the images of one step are
+        of one size, and those of another may be of another.
     """
 
     split: Split
     order: Order
-    transform: Callable[[np.ndarray | bytes, np.random.Generator], np.ndarray]
+    transform: Transform
     seed: int
     workers: int = 0
+    later: tuple[tuple[int, Transform], ...] = ()
 
     @property
     def data(self) -> dict[str, np.ndarray]:
@@ -132,32 +148,44 @@ class Streamed:
         """Return the rows, which are the batch already."""
         return row
 
+    @property
+    def parts(self) -> int:
+        """The number of parts of this host's share of a batch."""
+        return -(-len(self.order.share) // PART)
+
+    def transform_at(self, step: int) -> Transform:
+        """Return the transform of a step's examples."""
+        return [self.transform, *(transform for first, transform in self.later if first <= step)][-1]
+
     def chunks(self, cuts: Iterable[Cut]) -> Iterator[Rows]:
-        """Yield the batches of each cut, stacked by step. The cuts must follow each other without a gap."""
-        batches, first = None, None
+        """Yield the batches of each cut, stacked by step. The cuts must follow each other without a gap.
+
+        Raises DataError for an example that cannot be read, by its name, and for a worker process that was killed.
+        """
+        parts, first = None, None
         try:
             for start, end in cuts:
-                if batches is None:
-                    batches, first = iter(self._batches(start)), start
-                yield stack([next(batches) for _ in range(start, end)])
+                if parts is None:
+                    parts, first = iter(self._read_from(start)), start
+                yield _join([_next(parts) for _ in range((end - start) * self.parts)], end - start)
         finally:
             # Worker processes and their shared memory outlive an iterator that is only dropped.
-            if first is not None and hasattr(batches, "close"):
-                batches.close()
+            if first is not None and hasattr(parts, "close"):
+                parts.close()
 
-    def _batches(self, first_step: int) -> grain.IterDataset:
-        examples = grain.MapDataset.source(_Examples(self, first_step)).batch(len(self.order.share))
-        batches = examples.to_iter_dataset(grain.ReadOptions(num_threads=READ_AHEAD, prefetch_buffer_size=READ_AHEAD))
+    def _read_from(self, first_step: int) -> grain.IterDataset:
+        parts = grain.MapDataset.source(_Parts(self, first_step))
         if not self.workers:
-            return batches
+            return parts.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS))
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads flags as it starts a worker; only main.py parses them.
-        return batches.mp_prefetch(grain.MultiprocessingOptions(self.workers))
+        read = parts.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+        return read.mp_prefetch(grain.MultiprocessingOptions(self.workers))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Examples:
-    """The examples of this host's rows from `first_step` on, one after the other, as Grain reads them."""
+class _Parts:
+    """The parts of this host's rows of each batch from `first_step` on, one after the other, as Grain reads them."""
 
     feed: Streamed
     first_step: int
@@ -165,14 +193,47 @@ class _Examples:
     def __len__(self) -> int:
         return 2**40
 
-    def __getitem__(self, number: int) -> dict[str, np.ndarray | np.generic]:
-        step, row = divmod(number, len(self.feed.order.share))
-        rows = _rows_of_step(self.feed.order, self.first_step + step)
-        example = {name: values[row] for name, values in rows.items()}
-        index = int(example.pop("index"))
+    def __getitem__(self, number: int) -> Rows:
+        step, part = divmod(number, self.feed.parts)
+        step += self.first_step
+        share = len(self.feed.order.share)
+        here = slice(part * share // self.feed.parts, (part + 1) * share // self.feed.parts)
+        rows = {name: values[here] for name, values in _rows_of_step(self.feed.order, step).items()}
+        index, transform = rows.pop("index"), self.feed.transform_at(step)
+        images, labels = None, np.empty(len(index), np.int32)
+        for row, drawn_by in enumerate(rows.get("position", index)):
+            image, labels[row] = self._example(int(index[row]), int(drawn_by), transform)
+            if images is None:
+                images = np.empty((len(index), *image.shape), image.dtype)
+            images[row] = image
+        return rows | {"image": images, "label": labels}
+
+    def _example(self, index: int, drawn_by: int, transform: Transform) -> tuple[np.ndarray, int]:
         image, label = self.feed.split[index]
-        random = np.random.Generator(np.random.Philox(key=[self.feed.seed, int(example.get("position", index))]))
-        return example | {"image": self.feed.transform(image, random), "label": np.int32(label)}
+        random = np.random.Generator(np.random.Philox(key=[self.feed.seed, drawn_by]))
+        try:
+            return transform(image, random), label
+        except DataError as error:
+            raise DataError(f"{self.feed.split.name(index)} cannot be read: {error}") from error
+
+
+def _next(parts: Iterator[Rows]) -> Rows:
+    try:
+        return next(parts)
+    except RuntimeError as error:
+        if "exit code" not in str(error):  # Grain's word on a worker that is gone
+            raise
+        raise DataError(
+            f"A data worker was killed, most often for want of memory ({str(error).partition('. ')[0]}): start again "
+            "with fewer data.workers."
+        ) from error
+
+
+def _join(parts: list[Rows], steps: int) -> Rows:
+    """Join the parts of some batches, in order, to arrays of (steps, rows, ...)."""
+    # A single part is its batch, and need not be copied.
+    joined = parts[0] if len(parts) == 1 else {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+    return {name: values.reshape(steps, -1, *values.shape[1:]) for name, values in joined.items()}
 
 
 @functools.lru_cache(maxsize=16)

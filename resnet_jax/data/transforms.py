@@ -1,15 +1,17 @@
-"""What is done to one example on the host: decoding, and the crops of ImageNet training and evaluation."""
+"""What is done to one example on the host: the crops of ImageNet training and evaluation."""
 
 import dataclasses
-import io
 import math
 import types
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from resnet_jax.errors import ConfigError, DataError
+from resnet_jax.data.decoding import dimensions, pixels
+from resnet_jax.data.resizing import resize
+from resnet_jax.errors import ConfigError
 
 # Pillow widens bilinear and bicubic filters when it shrinks an image (antialiasing), as torchvision does by default.
 INTERPOLATIONS = types.MappingProxyType(
@@ -21,33 +23,6 @@ INTERPOLATIONS = types.MappingProxyType(
 )
 
 
-def decode(image: bytes | UInt8[np.ndarray, "height width channels"]) -> Image.Image:
-    """Turns an encoded image, or an array with 1 or 3 channels, into an RGB image.
-
-    As torchvision's ImageFolder does, it drops transparency and ignores EXIF orientation. Unlike it, it keeps the upper
-    8 bits of 16-bit grey levels (Pillow alone would clip them at 255).
-
-    Raises:
-      DataError: the bytes are no image that Pillow can decode.
-    """
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGB")
-    try:
-        opened = Image.open(io.BytesIO(image))
-        opened.load()
-    except Exception as error:  # Pillow's readers raise nearly anything when a file is damaged.
-        reason = "no image format is known" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise DataError(
-            f"An example of {len(image)} bytes that begin with {image[:16]!r} is no image or a damaged one ({reason}): "
-            "remove or replace it."
-        ) from error
-    if opened.mode.startswith("I"):
-        opened = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
-    elif opened.mode == "P":
-        opened = opened.convert("RGBA")  # Straight to RGB, Pillow warns about palettes with transparency.
-    return opened.convert("RGB")
-
-
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
     """The crop of ImageNet training: a random part of the image, resized to a square and mirrored by chance.
@@ -55,7 +30,7 @@ class RandomResizedCrop:
     The algorithm is torchvision's `RandomResizedCrop` followed by `RandomHorizontalFlip`, after Szegedy et al.,
     arXiv:1409.4842: up to ten times an area and, uniformly on a log scale, an aspect ratio are drawn; the first
     rectangle that fits into the image is put anywhere in it. If none fits, the largest central crop whose ratio is
-    allowed is taken.
+    allowed is taken. Decoding and resizing are made for speed (`decoding.pixels`, `resizing.resize`).
 
     Attributes:
       size: height and width of the result, in pixels.
@@ -63,6 +38,7 @@ class RandomResizedCrop:
       ratio: least and greatest width / height.
       interpolation: a name of `INTERPOLATIONS`; resizing is antialiased except for "nearest".
       flip: probability of a horizontal mirror image.
+      changes: (image, random generator) to an image of the same size, one after the other (`policies`).
     """
 
     size: int
@@ -70,6 +46,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "bilinear"
     flip: float = 0.5
+    changes: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = ()
 
     def __post_init__(self):
         _check_interpolation(self.interpolation)
@@ -78,14 +55,19 @@ class RandomResizedCrop:
         self, image: bytes | UInt8[np.ndarray, "height width channels"], rng: np.random.Generator
     ) -> UInt8[np.ndarray, "size size 3"]:
         """Transforms one example; the random numbers come from `rng` alone."""
-        decoded = decode(image)
-        left, top, width, height = self.box(decoded.width, decoded.height, rng)
-        # Cropped first: resizing with a box would let the filter see pixels outside of the crop.
-        cropped = decoded.crop((left, top, left + width, top + height))
-        resized = cropped.resize((self.size, self.size), INTERPOLATIONS[self.interpolation])
+        width, height = dimensions(image)
+        left, top, crop_width, crop_height = self.box(width, height, rng)
+        # A JPEG is decoded at a half, and so on, as long as the crop keeps as many pixels as it will have.
+        decoded = pixels(image, math.ceil(self.size * width / crop_width), math.ceil(self.size * height / crop_height))
+        across, down = decoded.shape[1] / width, decoded.shape[0] / height
+        columns = slice(round(left * across), round((left + crop_width) * across))
+        rows = slice(round(top * down), round((top + crop_height) * down))
+        resized = resize(decoded[rows, columns], self.size, self.interpolation)
         if rng.random() < self.flip:
-            resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.array(resized)
+            resized = np.ascontiguousarray(resized[:, ::-1])
+        for change in self.changes:
+            resized = change(resized, rng)
+        return resized
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws the crop of an image of `width` x `height` pixels: left, top, width, height."""
@@ -108,8 +90,8 @@ class RandomResizedCrop:
 class ResizeCenterCrop:
     """The crop of ImageNet evaluation: the short side resized to `resize` pixels, then the central square of `size`.
 
-    Lengths and offsets are rounded as by torchvision's `Resize` and `CenterCrop`; where the resized image is smaller
-    than the crop, black is added around it.
+    Pillow resizes, as for torchvision, and lengths and offsets are rounded as by its `Resize` and `CenterCrop`; where
+    the resized image is smaller than the crop, black is added around it.
 
     Attributes:
       resize: length of the short side after resizing, in pixels.
@@ -128,9 +110,10 @@ class ResizeCenterCrop:
         self, image: bytes | UInt8[np.ndarray, "height width channels"], rng: np.random.Generator | None = None
     ) -> UInt8[np.ndarray, "size size 3"]:
         """Transforms one example; nothing is random, `rng` is there so that both crops are called alike."""
-        decoded = decode(image)
-        short = min(decoded.size)
-        width, height = (int(self.resize * side / short) for side in decoded.size)
+        size = dimensions(image)
+        width, height = (int(self.resize * side / min(size)) for side in size)
+        # At twice the size or more, a JPEG that is decoded at a half or less moves pixels by 0.5/255 in the mean.
+        decoded = Image.fromarray(pixels(image, 2 * width, 2 * height))
         resized = decoded.resize((width, height), INTERPOLATIONS[self.interpolation])
         left, top = self._offset(width), self._offset(height)
         return np.array(resized.crop((left, top, left + self.size, top + self.size)))  # Black outside of the image.

@@ -1,6 +1,7 @@
 """What each layer of a network makes, costs and sees, read off the traced program: it is the function that runs."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from resnet_jax.models import lowerings
 
 # Primitives that pool, and those that only call another program.
 POOLS = {"reduce_window_max": "max_pool", "reduce_window_sum": "avg_pool", "reduce_sum": "mean"}
-CALLS = ("custom_vjp_call", "jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
+CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +132,9 @@ def _computed(jaxpr: Any, views: list[View | None], path: str = "") -> Iterator[
             outputs = yield from _computed(inner, inputs, here)
         else:
             outputs = [_view(equation, inputs)] * len(equation.outvars)
-            # Flax names the root by its class, and a method by "Class.method".
-            module = "/".join(part for part in here.split("/") if part and "." not in part).partition("/")[2]
+            # Flax names the root by its class, a method by "Class.method", and a module twice that calls its parent's.
+            parts = [part for part, _ in itertools.groupby(here.split("/")) if part and "." not in part]
+            module = "/".join(parts[1:])
             yield equation, module, outputs[0]
         seen.update(zip(equation.outvars, outputs, strict=True))
     return [None if isinstance(value, Literal) else seen.get(value) for value in jaxpr.outvars]

@@ -4,6 +4,7 @@ What is measured at step k is logged before the checkpoint of step k is saved: a
 every measurement up to its newest checkpoint, and takes those that come after once more.
 """
 
+import collections
 import contextlib
 import math
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.log import Log
 from resnet_jax.training.metrics import Sums
 from resnet_jax.training.state import TrainState
+
+# Dispatches that the host may be ahead by: the next batch is read and travels while the devices compute, and no more of
+# them lie on the devices than these and one.
+AHEAD = 2
 
 
 def train(
@@ -38,11 +43,14 @@ def train(
         if first and is_due(first, experiment.evaluate_every, experiment) and not log.evaluation_at(first):
             log.evaluated(first, evaluate(state))
 
-        cuts = list(dispatches(experiment, first))
+        cuts, running = list(dispatches(experiment, first)), collections.deque()
         with contextlib.closing(experiment.train_feed.chunks(cuts)) as chunks:
             for (_, end), rows in zip(cuts, chunks, strict=True):
                 state, means = experiment.train_program(state, data, experiment.devices.scatter(rows), key)
                 interrupts.hold()
+                running.append(means)
+                if len(running) > AHEAD:
+                    jax.block_until_ready(running.popleft())
                 log.trained(end, means)
                 stops = interrupts.requested
                 evaluates = is_due(end, experiment.evaluate_every, experiment)
@@ -76,6 +84,8 @@ def evaluator(experiment: Experiment, interrupts: Interrupts):
         with contextlib.closing(feed.chunks(cuts[:most])) as chunks:
             for rows in chunks:
                 sums.append(experiment.eval_program(params, batch_stats, data, experiment.devices.scatter(rows)))
+                if len(sums) > AHEAD:
+                    jax.block_until_ready(sums[-1 - AHEAD])
                 if interrupts.requested:
                     return None
         total = sum(jax.device_get(sums), start=Sums.none())

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.data.augment import Augment, crop_and_flip, cutmix, mixup, normalize
+from resnet_jax.data.augment import Augment, crop_and_flip, cutmix, erase, mixup, normalize
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.5, 0.25, 0.2)
 
@@ -94,6 +94,34 @@ def test_the_padding_has_the_mean_colour():
     np.testing.assert_allclose(colours, [[0, 0, 0], (1 - np.array(MEAN)) / STD], atol=1e-5)
 
 
+@functools.cache
+def erased(height=40, width=56, draws=2000, probability=0.5):
+    """Where white images of a size were set to zeros: (draws, height, width)."""
+    white = jnp.ones((draws, height, width, 3))
+    found = np.asarray(jax.jit(functools.partial(erase, probability=probability))(white, keys(draws)))
+    assert set(np.unique(found)) <= {0.0, 1.0}
+    np.testing.assert_array_equal(found[..., 0], found[..., 2])
+    return found[..., 0] == 0
+
+
+def test_what_is_erased_is_one_rectangle_of_2_to_33_percent_whose_sides_are_in_the_ratio_published():
+    boxes = erased()
+    hit = boxes.any(axis=(1, 2))
+    assert hit.mean() == pytest.approx(0.5, abs=0.04)
+    heights, widths = boxes.any(axis=2).sum(axis=1)[hit], boxes.any(axis=1).sum(axis=1)[hit]
+    np.testing.assert_array_equal(heights * widths, boxes[hit].sum(axis=(1, 2)))
+    area, ratio = heights * widths / (40 * 56), heights / widths
+    # Sides are rounded to whole pixels: of the smallest, 3 or 4 pixels long, by a sixth.
+    assert 0.016 < area.min() < 0.03 and 0.3 < area.max() < 0.35
+    assert 0.25 < ratio.min() < 0.4 and 2.5 < ratio.max() < 3.9
+    assert np.mean(area[ratio < 1.5]) == pytest.approx((0.02 + 0.33) / 2, abs=0.01)  # all of these fit
+    assert boxes.any(axis=0).all(), "every pixel is erased at times"
+
+
+def test_erasing_is_by_its_probability():
+    assert not erased(draws=50, probability=0.0).any() and erased(draws=50, probability=1.0).any(axis=(1, 2)).all()
+
+
 def told_apart(batch):
     """Images whose channel means are shares: image i is 1 in channel i, and its target is class i."""
     targets = np.eye(batch, dtype=np.float32)
@@ -159,7 +187,7 @@ def test_label_smoothing_spreads_its_share_over_all_classes():
     np.testing.assert_allclose(targets, [[0.05, 0.85, 0.05, 0.05], [0.05, 0.05, 0.05, 0.85]], rtol=1e-6)
 
 
-RANDOM = Augment(mean=MEAN, std=STD, num_classes=10, pad=2, flip=True)
+RANDOM = Augment(mean=MEAN, std=STD, num_classes=10, pad=2, flip=True, erase=0.5)
 
 
 def test_an_example_is_augmented_alike_wherever_it_lies_in_the_batch():
@@ -207,7 +235,7 @@ def test_a_batch_is_mixed_by_its_first_position_and_takes_both_ways_where_both_a
 def test_evaluation_only_normalizes():
     images = noise(3, 6, 6, 3)
     everything = Augment(
-        mean=MEAN, std=STD, num_classes=10, pad=2, flip=True, label_smoothing=0.1, mixup=1.0, cutmix=1.0
+        mean=MEAN, std=STD, num_classes=10, pad=2, flip=True, erase=1.0, label_smoothing=0.1, mixup=1.0, cutmix=1.0
     )
     expected = (images / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(everything.inputs(jnp.asarray(images)), expected, atol=1e-6)

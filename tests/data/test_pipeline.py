@@ -53,7 +53,14 @@ def test_a_batch_alone_is_that_of_a_run_from_the_start():
 
 
 @pytest.mark.parametrize("hosts", [2, 3, 4])
-@pytest.mark.parametrize("order", [TrainingOrder(50, 12, 0, range(0, 12)), EvaluationOrder(50, 12, range(0, 12))])
+@pytest.mark.parametrize(
+    "order",
+    [
+        TrainingOrder(50, 12, 0, range(0, 12)),
+        EvaluationOrder(50, 12, range(0, 12)),
+        TrainingOrder(50, 12, 0, range(0, 12), 3),
+    ],
+)
 def test_the_shares_of_all_hosts_join_to_the_batch_of_one(order, hosts):
     fields = {name: value for name, value in vars(order).items() if name != "share"}
     size = 12 // hosts
@@ -73,6 +80,24 @@ def test_seeds_and_epochs_have_orders_of_their_own():
     orders = [stream(training(100, 10, seed), 300).reshape(3, 100) for seed in range(3)]
     assert len({tuple(epoch) for order in orders for epoch in order}) == 9
     assert all(tuple(epoch) != tuple(range(100)) for order in orders for epoch in order)
+
+
+@pytest.mark.parametrize("examples, batch_size, repeats", [(10, 4, 2), (7, 12, 4), (50, 12, 3), (7, 11, 3)])
+def test_repeated_examples_follow_themselves_in_the_stream_and_every_pass_has_each_as_often(
+    examples, batch_size, repeats
+):
+    order = TrainingOrder(examples, batch_size, 0, range(batch_size), repeats)
+    rows = stack([order.rows(step) for step in range(2 * examples * repeats)])
+    by_position = np.argsort(rows["position"].ravel())
+    np.testing.assert_array_equal(rows["position"].ravel()[by_position], np.arange(rows["position"].size))
+    once = stream(training(examples, batch_size), rows["index"].size // repeats)
+    np.testing.assert_array_equal(rows["index"].ravel()[by_position], once.repeat(repeats)[: rows["index"].size])
+
+
+def test_copies_of_an_example_lie_as_far_apart_in_the_batch_as_they_can():
+    rows = TrainingOrder(50, 12, 0, range(12), 3).rows(5)["index"].reshape(3, 4)
+    np.testing.assert_array_equal(rows, rows[[0, 0, 0]])
+    assert len(set(rows[0])) == 4
 
 
 def test_the_order_is_the_one_that_earlier_runs_were_trained_in():
@@ -151,6 +176,9 @@ class Numbers:
 
     def __getitem__(self, index):
         return np.full((2, 3, 1), index, np.uint8), index % 3
+
+    def name(self, index):
+        return f"number {index}"
 
 
 def noisy(image, rng):
@@ -270,6 +298,25 @@ def test_a_streamed_evaluation_counts_every_example_once(nothing_left_behind):
 def test_an_evaluation_is_transformed_alike_each_time():
     order = EvaluationOrder(10, 4, range(0, 4))
     assert_same(read(streamed(order), [(0, order.steps)]), read(streamed(order), [(0, order.steps)]))
+
+
+@pytest.mark.parametrize("rows, workers", [(64, 0), (65, 0), (129, 0), (200, 0), (129, 1)])
+def test_batches_of_several_parts_are_joined_in_order(rows, workers, nothing_left_behind):
+    order = training(10, rows)
+    found = read(streamed(order, workers), [(2, 4), (4, 5)])
+    for step in range(3):
+        expected = order.rows(2 + step)
+        np.testing.assert_array_equal(found["image"][step, :, 0, 0, 0] // 10, expected["index"])
+        np.testing.assert_array_equal(found["position"][step], expected["position"])
+
+
+def test_a_later_transform_takes_over_at_its_step():
+    later = ((3, lambda image, rng: image[:1]), (5, lambda image, rng: image[:, :1]))
+    feed = Streamed(Numbers(), training(10, 4), noisy, 0, 0, later)
+    for first in (0, 4):
+        with contextlib.closing(feed.chunks((step, step + 1) for step in range(first, 7))) as chunks:
+            shapes = [chunk["image"].shape[2:4] for chunk in chunks]
+        assert shapes == [(2, 3), (2, 3), (2, 3), (1, 3), (1, 3), (2, 1), (2, 1)][first:]
 
 
 def broken(image, rng):

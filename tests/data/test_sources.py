@@ -99,7 +99,10 @@ def check_fake_cifar10(dataset):
 
 
 def test_unknown_source_names_the_nearest_and_all():
-    with pytest.raises(DataError, match=r"'cifar', did you mean 'cifar10'\?;.*digits, .*cifar100, .*folder, synthetic"):
+    with pytest.raises(
+        DataError,
+        match=r"'cifar', did you mean 'cifar10'\?;.*digits, .*cifar100, .*folder, archives, records, synthetic",
+    ):
         open_32("cifar")
 
 

@@ -1,15 +1,17 @@
 """Where examples are: `open_dataset` turns the name of a source into a training split and a test split."""
 
+from resnet_jax.data.sources.archives import open_archives
 from resnet_jax.data.sources.dataset import Arrays, Dataset, Split
 from resnet_jax.data.sources.embedded import open_digits, open_synthetic
 from resnet_jax.data.sources.folder import open_folder
 from resnet_jax.data.sources.official import open_cifar, open_fashion_mnist
+from resnet_jax.data.sources.records import open_records
 from resnet_jax.data.sources.tfds import open_tfds
 from resnet_jax.errors import DataError, nearest
 
 __all__ = ["SOURCES", "Arrays", "Dataset", "Split", "open_dataset"]
 
-SOURCES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tfds:NAME", "folder", "synthetic")
+SOURCES = ("digits", "cifar10", "cifar100", "fashion_mnist", "tfds:NAME", "folder", "archives", "records", "synthetic")
 
 
 def open_dataset(source: str, path: str | None = None, *, image_size: int, num_classes: int = 1000) -> Dataset:
@@ -18,7 +20,8 @@ def open_dataset(source: str, path: str | None = None, *, image_size: int, num_c
     Args:
       source: one of `SOURCES`; a TFDS data set is `tfds:NAME`, or `tfds:NAME:CONFIG` (or `tfds:NAME/CONFIG`).
       path: folder of the files; None means the source's own default: a cache folder for what is downloaded, TFDS's
-        data folder for `tfds:`. `folder` has no default; `digits` and `synthetic` read no files.
+        data folder for `tfds:`. `folder`, `archives` and `records` have no default; `digits` and `synthetic` read
+        no files.
       image_size: height and width of `synthetic` images, in pixels; images of other sources keep their own size.
       num_classes: number of classes of `synthetic`; other sources know theirs.
 
@@ -36,6 +39,10 @@ def open_dataset(source: str, path: str | None = None, *, image_size: int, num_c
             return open_tfds(name, path)
         case ["folder"]:
             return open_folder(path)
+        case ["archives"]:
+            return open_archives(path)
+        case ["records"]:
+            return open_records(path)
         case ["synthetic"]:
             return open_synthetic(image_size, num_classes)
     raise DataError(

@@ -24,6 +24,10 @@ class Split(Protocol):
         """One image, as uint8 (height, width, channels) or as the bytes of its encoded file, and its label."""
         ...
 
+    def name(self, index: int) -> str:
+        """What the user knows an example by: a file's name below the data set's folder, where it has one."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
@@ -37,6 +41,10 @@ class Arrays:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         return self.images[index], int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """The example's number: arrays have no names."""
+        return f"example {index}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

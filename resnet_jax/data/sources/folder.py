@@ -21,6 +21,7 @@ class Files:
     # One array of bytes, not a million Python strings: these would be copied page by page into each worker process.
     paths: np.ndarray
     labels: Int32[np.ndarray, " examples"]
+    root: bytes
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -28,6 +29,10 @@ class Files:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         with open(self.paths[index], "rb") as file:
             return file.read(), int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """The file's path below the split's folder."""
+        return os.fsdecode(os.path.relpath(self.paths[index], self.root))
 
 
 def open_folder(path: str | None) -> Dataset:
@@ -78,7 +83,7 @@ def _files(split: pathlib.Path, classes: tuple[str, ...]) -> Files:
             f"There are no images in {split} for {_few(empty)}: add files ending in {', '.join(EXTENSIONS)}."
         )
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(paths) for paths in by_class])
-    return Files(np.array([os.fsencode(path) for paths in by_class for path in paths]), labels)
+    return Files(np.array([os.fsencode(path) for paths in by_class for path in paths]), labels, os.fsencode(split))
 
 
 def _images(folder: pathlib.Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Data sets of TensorFlow Datasets, read without TensorFlow from the array_record files that TFDS prepared."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 
@@ -20,6 +21,11 @@ class Prepared:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         example = self.examples[index]
         return example["image"], int(example["label"])
+
+    def name(self, index: int) -> str:
+        """The file's name where the data set keeps it, else the example's number."""
+        named = self.examples[index].get("file_name")
+        return os.fsdecode(named) if named else f"example {index}"
 
 
 def open_tfds(name: str, path: str | None) -> Dataset:

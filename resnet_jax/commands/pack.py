@@ -1,0 +1,89 @@
+"""`pack`: labelled images to shards that training reads at the speed of the accelerator."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from resnet_jax.data.packing import Form, pack
+from resnet_jax.data.sources import Dataset
+from resnet_jax.data.sources.archives import TRAIN, open_archives
+from resnet_jax.data.sources.folder import open_folder
+from resnet_jax.data.sources.tfds import open_tfds
+from resnet_jax.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a folder with train/ and val/, each with a folder for each class; a folder with ImageNet's official "
+        "archives; or tfds:NAME, prepared as array_record",
+    )
+    parser.add_argument("folder", metavar="DST", type=pathlib.Path, help="where the shards and the index go")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--resize", type=int, metavar="N", help="shrink the short side to N pixels and encode anew")
+    form.add_argument("--raw", type=int, metavar="N", help="keep the pixels of the central N x N, and no JPEG")
+    parser.add_argument("--quality", type=int, default=90, help="of JPEGs that are encoded anew (90)")
+    parser.add_argument("--shard-examples", type=int, default=4096, metavar="N", help="examples of a shard (4096)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (one a core)")
+    parser.add_argument("--data-dir", help="TFDS's data folder, if it is not its default")
+
+
+def run(values: argparse.Namespace) -> None:
+    """Pack, showing how far it is, and tell what was packed and what was odd or left out."""
+    limits = {"resize": values.resize, "raw": values.raw, "shard-examples": values.shard_examples}
+    for name, value in (limits | {"workers": values.workers, "quality": values.quality}).items():
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} is {value} and must be 1 or more.")
+    if values.quality > 100:
+        raise ConfigError(f"--quality is {values.quality} and must be 100 or less.")
+    form = Form(values.resize or values.raw, values.raw is not None, values.quality)
+    console = Console()
+    with console.status("Looking for the images"):
+        dataset = open_source(values.source, values.data_dir)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("")
+            index = pack(
+                dataset,
+                values.folder,
+                form,
+                shard_examples=values.shard_examples,
+                workers=values.workers,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        raise SystemExit(130) from None
+    for line in summary(index, values.folder):
+        print(line)
+
+
+def open_source(source: str, data_dir: str | None) -> Dataset:
+    """Open what is to be packed: a TFDS data set, ImageNet's archives, or a folder of images."""
+    if source.startswith("tfds:"):
+        return open_tfds(source.removeprefix("tfds:"), data_dir)
+    return (open_archives if (pathlib.Path(source) / TRAIN).exists() else open_folder)(source)
+
+
+def summary(index: dict, folder: pathlib.Path) -> list[str]:
+    """Return the lines that tell what was packed, and of what was odd or left out the first three of each."""
+    lines = []
+    for name, split in index["splits"].items():
+        size = sum(shard["bytes"] for shard in split["shards"])
+        lines.append(
+            f"{name}: {split['examples']:,} of {index['given'][name]:,} images in {len(split['shards'])} shards, "
+            f"{size / 1e9:.3f} GB, {size / split['examples']:,.0f} bytes an image"
+        )
+        for kind, told in (("broken", "left out, since they can not be decoded"), ("odd", "packed, though odd")):
+            if split[kind]:
+                lines.append(f"  {len(split[kind])} {told}; {folder / 'index.json'} names all:")
+                # A name is whatever an archive holds: quoted, it can not steer the terminal.
+                lines += [f"    {report['name']!a}: {report['why']}" for report in split[kind][:3]]
+    return [*lines, f"To train on it: --config.data.source=records --config.data.path={folder}"]
