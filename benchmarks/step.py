@@ -55,9 +55,7 @@ class Contestant:
         self.steps = steps
 
     def _train(self, model, images, labels):
-        optimizer = create_optimizer(
-            "sgd", lambda step: 0.01, momentum=0.9, weight_decay=1e-4, decay_norm_and_bias=True
-        )
+        optimizer = create_optimizer("sgd", lambda step: 0.01, momentum=0.9, weight_decay=1e-4, decays="all")
         self.state = create_state(model, optimizer, jax.random.key(0), images.shape[1:])
         batch = {"image": images, "label": labels, "position": jnp.arange(len(images), dtype=jnp.uint32)}
 

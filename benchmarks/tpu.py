@@ -41,7 +41,7 @@ COLLECTIVE = re.compile(r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-a
 
 def compile_step(model, devices: Devices, batch: int, size: int):
     """Return the compiled train step of `batch` images a chip, as `main.py` would run it, and the seconds it took."""
-    optimizer = create_optimizer("sgd", lambda step: 0.1, momentum=0.9, weight_decay=1e-4, decay_norm_and_bias=True)
+    optimizer = create_optimizer("sgd", lambda step: 0.1, momentum=0.9, weight_decay=1e-4, decays="all")
     augment = Augment(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), num_classes=1000)
 
     def first_state():

@@ -155,12 +155,11 @@ def imagenet_torchvision_v2() -> ConfigDict:
     """ImageNet as torchvision trained the IMAGENET1K_V2 weights (pytorch/vision issue 3995): 600 epochs.
 
     Batch 1024 (8 x 128), SGD with momentum 0.9, rate 0.5 by a cosine after 5 epochs of warm-up from 0.005, weight decay
-    2e-5, label smoothing 0.1, mixup 0.2 or CutMix 1.0 by even chance, training crops of 176, evaluation on the central
-    224 of a short side of 232. TrivialAugmentWide, random erasing (0.1), and repeated augmentation: four copies of an
-    image in a batch.
+    2e-5 except on BatchNorm, label smoothing 0.1, mixup 0.2 or CutMix 1.0 by even chance, training crops of 176,
+    evaluation on the central 224 of a short side of 232. TrivialAugmentWide, random erasing (0.1), and repeated
+    augmentation: four copies of an image in a batch.
 
     Differs:
-    - Neither BatchNorm nor biases decay here. There, BatchNorm does not, and the one bias, that of the head, does.
     - The moving average is updated at every step. There it is at every 32nd, and the flag 0.99998 becomes a decay of
       1 - (1 - 0.99998) * 1024 * 32 / 600 = 1 - 1.0923e-3 an update; its 32nd root, 1 - 3.415e-5, is used here. There it
       is a copy of the weights in the warm-up epochs; here it begins with smaller decays.
@@ -182,7 +181,7 @@ def imagenet_torchvision_v2() -> ConfigDict:
     config.optimizer.learning_rate = 0.5
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 2e-5
-    config.optimizer.decay_norm_and_bias = False
+    config.optimizer.decays = "all_but_norm"
     config.schedule.warmup_epochs = 5.0
     config.schedule.warmup_start = 0.01
     return config
@@ -196,7 +195,6 @@ def imagenet_nvidia() -> ConfigDict:
     256.
 
     Differs:
-    - The one bias, that of the head, does not decay here.
     - The rate changes at every step here, from 0 on.
     """
     config = _imagenet(epochs=90.0, batch_size=2048)
@@ -204,7 +202,7 @@ def imagenet_nvidia() -> ConfigDict:
     config.optimizer.learning_rate = 2.048
     config.optimizer.momentum = 0.875
     config.optimizer.weight_decay = 1 / 32768
-    config.optimizer.decay_norm_and_bias = False
+    config.optimizer.decays = "all_but_norm"
     config.schedule.warmup_epochs = 8.0
     config.schedule.by_epoch = False
     return config
@@ -223,7 +221,6 @@ def _imagenet_rsb(epochs: float, learning_rate: float, magnitude: float) -> Conf
     - The targets of a mixed image are its two shares. There, both classes have target 1 (in timm, if above 0.2).
     - LAMB's trust ratio scales every parameter. In timm it leaves those out that do not decay.
     - Repeated augmentation goes through all images once in three epochs. There, each epoch draws a third of them anew.
-    - The cosine starts where the warm-up ends. In timm it starts at step 0, and the warm-up hides its first epochs.
     """
     config = _imagenet(epochs, batch_size=2048)
     config.model.overrides.zero_init_last = True
@@ -238,11 +235,12 @@ def _imagenet_rsb(epochs: float, learning_rate: float, magnitude: float) -> Conf
     config.optimizer.name = "lamb"
     config.optimizer.learning_rate = learning_rate
     config.optimizer.weight_decay = 0.02
-    config.optimizer.decay_norm_and_bias = False
+    config.optimizer.decays = "kernels"
     config.optimizer.clip_norm = 1.0
     config.schedule.warmup_epochs = 5.0
     config.schedule.warmup_start = 1e-4 / learning_rate
     config.schedule.end = 1e-6
+    config.schedule.from_start = True
     return config
 
 

@@ -94,7 +94,7 @@ def default_config() -> ConfigDict:
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = False
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.decay_norm_and_bias = True  # whether BatchNorm and biases decay too
+    config.optimizer.decays = "all"  # parameters that decay: all, all_but_norm (BatchNorm does not) or kernels
     config.optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: any
     config.optimizer.backbone_rate = 1.0  # learning rate of all but the head, as a share of the head's; 0: it is frozen
     config.optimizer.freeze_norm = False  # leave BatchNorm's scales and biases as they are
@@ -106,6 +106,7 @@ def default_config() -> ConfigDict:
     config.schedule.warmup_epochs = 0.0
     config.schedule.warmup_start = 0.0  # first rate of the warm-up, as a share of the full one
     config.schedule.end = 0.0  # last rate of cosine and linear
+    config.schedule.from_start = False  # they begin at step 0, and the warm-up hides their first epochs, as in timm
     config.schedule.by_epoch = False  # change the rate between epochs only
 
     config.evaluation = ConfigDict()

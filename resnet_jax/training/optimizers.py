@@ -13,13 +13,25 @@ from resnet_jax.errors import ConfigError, nearest
 Schedule = Callable[[Any], Any]
 
 
-def decay_mask(params: Any, norm_and_bias: bool) -> Any:
+def decay_mask(params: Any, decays: str) -> Any:
     """Return a tree of booleans: which parameters decay.
 
-    Convolution and dense kernels always do; scales and biases only if `norm_and_bias`, as in fb.resnet.torch and in
-    torchvision's first recipe. Leaving them out follows He et al. 2018 (arXiv:1812.01187), section 3.1.
+    Args:
+      params: the parameters.
+      decays: "all", as in fb.resnet.torch and torchvision's first recipe; "all_but_norm", which leaves BatchNorm's
+        scales and biases out, as in torchvision's second recipe; or "kernels", which leaves out the other biases too
+        (He et al. 2018, arXiv:1812.01187, section 3.1).
     """
-    return jax.tree_util.tree_map_with_path(lambda path, _: norm_and_bias or path[-1].key == "kernel", params)
+    params = flatten_dict(params)
+    norms = {path[:-1] for path in params if path[-1] == "scale"}
+    rules = {
+        "all": lambda path: True,
+        "all_but_norm": lambda path: path[:-1] not in norms,
+        "kernels": lambda path: path[-1] == "kernel",
+    }
+    if decays not in rules:
+        raise ConfigError(f"optimizer.decays is {decays!r}{nearest(decays, rules)}; use one of {', '.join(rules)}.")
+    return unflatten_dict({path: rules[decays](path) for path in params})
 
 
 def rate_factors(params: Any, backbone_rate: float, freeze_norm: bool) -> Any:
@@ -51,7 +63,7 @@ def create_optimizer(
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 0.0,
-    decay_norm_and_bias: bool = True,
+    decays: str = "all",
     clip_norm: float = 0.0,
     backbone_rate: float = 1.0,
     freeze_norm: bool = False,
@@ -66,7 +78,7 @@ def create_optimizer(
     """
 
     def mask(params):
-        return decay_mask(params, decay_norm_and_bias)
+        return decay_mask(params, decays)
 
     if name == "sgd":
         optimizer = sgd(learning_rate, momentum, nesterov, weight_decay, mask)

@@ -1,8 +1,7 @@
 """Writes torch_training.npz, next to this file: what torch's SGD and learning-rate schedulers do.
 
-It needs an environment with torch that is not the project's (the numbers are from torch 2.13.0 on a CPU):
+It needs the environment of make_torch_logits.py (the numbers are from torch 2.13.0 and timm 1.0.31 on a CPU):
 
-    pip install torch==2.13.0 numpy
     python tests/golden/make_torch_training.py
 
 Contents:
@@ -12,6 +11,7 @@ Contents:
     multistep_steps, multistep_rates: CIFAR's MultiStepLR by step, around its boundaries.
     step_rates: StepLR of torchvision's first recipe at each of its 90 epochs.
     cosine_rates: LinearLR then CosineAnnealingLR of torchvision's second recipe at each of its 600 epochs.
+    timm_rates: timm's CosineLRScheduler in procedure A2 (rate 5e-3) at each of its 300 epochs.
 """
 
 import pathlib
@@ -54,6 +54,23 @@ def rates_of(scheduler_of, base, count):
     return np.asarray(rates)
 
 
+def timm_rates(epochs, base):
+    """Return the learning rate of each epoch under timm's cosine with 5 epochs of warm-up from 1e-4, to 1e-6."""
+    # torchvision's compiled operators need another torch. Nothing here uses them, once their names are known.
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from timm.scheduler import CosineLRScheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base)
+    scheduler = CosineLRScheduler(optimizer, t_initial=epochs, lr_min=1e-6, warmup_t=5, warmup_lr_init=1e-4)
+    rates = []
+    for epoch in range(epochs):
+        scheduler.step(epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return np.asarray(rates)
+
+
 def main():
     # SequentialLR passes an epoch to its parts' step() and is warned of that itself.
     warnings.filterwarnings("ignore", message="The epoch parameter in `scheduler.step")
@@ -82,6 +99,7 @@ def main():
         return schedulers.SequentialLR(optimizer, [warm, cosine], milestones=[5])
 
     found["cosine_rates"] = rates_of(warm_cosine, 0.5, 600)
+    found["timm_rates"] = timm_rates(epochs=300, base=5e-3)
     np.savez(pathlib.Path(__file__).with_name("torch_training.npz"), **found)
 
 

@@ -23,7 +23,7 @@ RATE, FACTOR = 0.25, 0.125  # powers of two: a product with them is not rounded
 RECIPES = [
     ("sgd", dict(momentum=0.9, nesterov=True, weight_decay=0.01)),
     ("sgd", dict(momentum=0.9, weight_decay=0.01, clip_norm=0.5)),
-    ("lars", dict(momentum=0.9, weight_decay=0.01, decay_norm_and_bias=False)),
+    ("lars", dict(momentum=0.9, weight_decay=0.01, decays="kernels")),
     ("lamb", dict(weight_decay=0.01)),
 ]
 

@@ -64,12 +64,12 @@ def run(optimizer, params, gradients):
     return passed
 
 
-@pytest.mark.parametrize("norm_and_bias", [False, True], ids=["kernels decay", "all decays"])
+@pytest.mark.parametrize("decays", ["all", "kernels"])
 @pytest.mark.parametrize(
     "momentum, nesterov, weight_decay",
     [(0.0, False, 0.0), (0.0, False, 0.1), (0.9, False, 0.0), (0.9, False, 0.1), (0.875, True, 0.0), (0.9, True, 0.1)],
 )
-def test_sgd_follows_the_equation_of_torch_while_the_rate_changes(momentum, nesterov, weight_decay, norm_and_bias):
+def test_sgd_follows_the_equation_of_torch_while_the_rate_changes(momentum, nesterov, weight_decay, decays):
     rng = np.random.default_rng(0)
     params, gradients = two_blocks(rng), [two_blocks(rng) for _ in RATES]
     optimizer = create_optimizer(
@@ -78,11 +78,11 @@ def test_sgd_follows_the_equation_of_torch_while_the_rate_changes(momentum, nest
         momentum=momentum,
         nesterov=nesterov,
         weight_decay=weight_decay,
-        decay_norm_and_bias=norm_and_bias,
+        decays=decays,
     )
     passed = [flax.traverse_util.flatten_dict(step) for step in run(optimizer, params, gradients)]
     for path, weights in flax.traverse_util.flatten_dict(params).items():
-        decay = weight_decay if norm_and_bias or path[-1] == "kernel" else 0.0
+        decay = weight_decay if decays == "all" or path[-1] == "kernel" else 0.0
         along = [flax.traverse_util.flatten_dict(gradient)[path] for gradient in gradients]
         expected = torch_sgd(weights, along, RATES, momentum, nesterov, decay)
         for step, reference in zip(passed, expected, strict=True):
@@ -118,26 +118,34 @@ def test_sgd_goes_where_torch_went(name, momentum, nesterov, weight_decay):
         np.testing.assert_allclose(params["kernel"], after, rtol=1e-5, atol=1e-5)
 
 
-def test_only_convolution_and_dense_kernels_decay_unless_all_do(network_params):
+DECAYS = ("all", "all_but_norm", "kernels")
+
+
+def test_what_decays_is_all_or_all_but_batch_norm_or_kernels_alone(network_params):
     params = flax.traverse_util.flatten_dict(network_params)
-    only_kernels = flax.traverse_util.flatten_dict(decay_mask(network_params, norm_and_bias=False))
-    everything = flax.traverse_util.flatten_dict(decay_mask(network_params, norm_and_bias=True))
-    assert only_kernels.keys() == everything.keys() == params.keys()
+    masks = {decays: flax.traverse_util.flatten_dict(decay_mask(network_params, decays)) for decays in DECAYS}
+    left_out = {decays: {path for path, decayed in mask.items() if not decayed} for decays, mask in masks.items()}
+    assert all(mask.keys() == params.keys() for mask in masks.values())
+    assert left_out["all"] == set()
     # Kernels are the parameters of two axes or more; BatchNorm's scales and all biases have one.
-    assert {path for path, decays in only_kernels.items() if decays} == {p for p, x in params.items() if x.ndim > 1}
-    assert all(everything.values())
-    assert 0 < sum(only_kernels.values()) < len(params)
+    assert left_out["kernels"] == {path for path, array in params.items() if array.ndim == 1}
+    assert left_out["kernels"] - left_out["all_but_norm"] == {("head", "bias")}
 
 
-@pytest.mark.parametrize("norm_and_bias", [False, True], ids=["kernels decay", "all decays"])
+def test_an_unknown_rule_of_decay_is_refused(network_params):
+    with pytest.raises(ConfigError, match="'all_but_norms', did you mean 'all_but_norm'"):
+        decay_mask(network_params, "all_but_norms")
+
+
+@pytest.mark.parametrize("decays", ["all", "kernels"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_without_a_gradient_decay_alone_shrinks_what_decays_and_nothing_else_moves(name, norm_and_bias, network_params):
-    optimizer = create_optimizer(name, constant(0.1), weight_decay=0.01, decay_norm_and_bias=norm_and_bias)
+def test_without_a_gradient_decay_alone_shrinks_what_decays_and_nothing_else_moves(name, decays, network_params):
+    optimizer = create_optimizer(name, constant(0.1), weight_decay=0.01, decays=decays)
     zeros = jax.tree.map(np.zeros_like, network_params)
     (after,) = run(optimizer, network_params, [zeros])
     before, after = flax.traverse_util.flatten_dict(network_params), flax.traverse_util.flatten_dict(after)
     for path, weights in before.items():
-        if norm_and_bias or path[-1] == "kernel":
+        if decays == "all" or path[-1] == "kernel":
             ratio = np.asarray(after[path]) / weights
             np.testing.assert_allclose(ratio, np.full_like(ratio, ratio.flat[0]), rtol=1e-5)
             assert ratio.flat[0] < 1 - 1e-6
@@ -155,7 +163,7 @@ def test_sgd_shrinks_weights_by_rate_times_decay(network_params):
 def test_lars_scales_a_kernels_step_by_its_norm_and_leaves_undecayed_parameters_to_plain_momentum():
     rng = np.random.default_rng(0)
     params, gradients = two_blocks(rng), two_blocks(rng)
-    optimizer = create_optimizer("lars", constant(0.5), momentum=0.9, weight_decay=0.1, decay_norm_and_bias=False)
+    optimizer = create_optimizer("lars", constant(0.5), momentum=0.9, weight_decay=0.1, decays="kernels")
     first, second = (flax.traverse_util.flatten_dict(step) for step in run(optimizer, params, [gradients, gradients]))
     gradients = flax.traverse_util.flatten_dict(gradients)
     for path, weights in flax.traverse_util.flatten_dict(params).items():
@@ -173,7 +181,7 @@ def test_lars_scales_a_kernels_step_by_its_norm_and_leaves_undecayed_parameters_
 def test_lamb_steps_are_as_long_as_the_weights_times_the_rate():
     rng = np.random.default_rng(0)
     params, gradients = two_blocks(rng), two_blocks(rng)
-    optimizer = create_optimizer("lamb", constant(0.01), weight_decay=0.1, decay_norm_and_bias=False)
+    optimizer = create_optimizer("lamb", constant(0.01), weight_decay=0.1, decays="kernels")
     (after,) = run(optimizer, params, [gradients])
     after, gradients = flax.traverse_util.flatten_dict(after), flax.traverse_util.flatten_dict(gradients)
     for path, weights in flax.traverse_util.flatten_dict(params).items():

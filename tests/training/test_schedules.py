@@ -71,6 +71,24 @@ def test_torchvisions_second_recipe_has_the_rates_of_torchs_warm_up_and_cosine_a
         np.testing.assert_allclose(rates(schedule, epochs * per_epoch + step), expected, rtol=1e-5, atol=2e-7)
 
 
+def test_procedure_a2_has_the_rates_of_timms_cosine_at_every_epoch():
+    (expected,) = golden("timm_rates")
+    schedule = create_schedule(
+        "cosine",
+        peak=5e-3,
+        steps_per_epoch=625.0,
+        epochs=300.0,
+        warmup_epochs=5.0,
+        warmup_start=1e-4 / 5e-3,
+        end=1e-6,
+        from_start=True,
+        by_epoch=True,
+    )
+    epochs = np.arange(300)
+    for step in (0, 624):
+        np.testing.assert_allclose(rates(schedule, epochs * 625 + step), expected, rtol=1e-5, atol=2e-9)
+
+
 def around(boundary):
     """The last step that is surely before a boundary, given in steps, and the first that has surely reached it.
 
