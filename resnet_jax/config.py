@@ -5,6 +5,7 @@ and typed: a field that is not here, or a value of another type, is refused.
 """
 
 import dataclasses
+import itertools
 import math
 import typing
 from collections.abc import Iterator
@@ -167,7 +168,8 @@ def check_config(config: ConfigDict) -> None:
         (
             "data.size_schedule",
             lambda value: (
-                all(len(pair) == 2 and pair[0] >= 0 and 1 <= pair[1] <= 16384 for pair in value)
+                all(isinstance(pair, tuple) and len(pair) == 2 for pair in value)
+                and all(epoch >= 0 and 1 <= size <= 16384 for epoch, size in value)
                 and list(value) == sorted(value)
             ),
             "pairs of an epoch and a size in pixels, by epoch",
@@ -217,6 +219,8 @@ def check_config(config: ConfigDict) -> None:
     )
     for name, value in flat(config):
         numbers = value if isinstance(value, tuple) else (value,)
+        if name == "data.size_schedule" and all(isinstance(pair, tuple) for pair in value):
+            numbers = tuple(itertools.chain(*value))
         kinds, wanted = (int, "whole numbers") if name.startswith("model.") else (int | float, "numbers")
         if isinstance(value, tuple) and not all(isinstance(number, kinds) for number in numbers):
             raise ConfigError(f"{name} is {value!r} and must hold {wanted} only.")

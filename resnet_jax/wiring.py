@@ -116,8 +116,8 @@ def preset(config: ConfigDict, dataset: Dataset, image_shape: tuple[int, int, in
         resize=data.resize if streamed else size,
         size=size,
         interpolation=data.interpolation,
-        mean=tuple(data.mean or dataset.mean),
-        std=tuple(data.std or dataset.std),
+        mean=tuple(map(float, data.mean or dataset.mean)),
+        std=tuple(map(float, data.std or dataset.std)),
     )
 
 

@@ -446,7 +446,8 @@ def test_the_moving_average_of_torchvisions_second_recipe_forgets_in_32_steps_wh
 
 
 # The first step of an epoch, and the rate that the source has in it. Of the cosines, epochs at 1/5 and 3/5 of the way
-# from the end of the warm-up to the end: (1 + cos(pi / 5)) / 2 = 0.9045085 and (1 + cos(3 pi / 5)) / 2 = 0.3454915.
+# from the end of the warm-up to the end, for timm's from the start to the end: (1 + cos(pi / 5)) / 2 = 0.9045085 and
+# (1 + cos(3 pi / 5)) / 2 = 0.3454915.
 @pytest.mark.parametrize(
     "recipe, rates",
     [
@@ -455,9 +456,9 @@ def test_the_moving_average_of_torchvisions_second_recipe_forgets_in_32_steps_wh
         ("torchvision_v1", {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001}),
         ("torchvision_v1_100_epochs", {0: 0.1, 30: 0.01, 60: 0.001, 89: 0.001, 90: 0.0001}),
         ("torchvision_v2", {0: 0.005, 1: 0.104, 4: 0.401, 5: 0.5, 124: 0.45225425, 362: 0.17274575}),
-        ("rsb_a1", {0: 1e-4, 1: 1.08e-3, 5: 5e-3, 124: 4.522638e-3, 362: 1.728112e-3}),
-        ("rsb_a2", {0: 1e-4, 1: 1.08e-3, 5: 5e-3, 64: 4.522638e-3, 182: 1.728112e-3}),
-        ("rsb_a3", {0: 1e-4, 1: 1.68e-3, 5: 8e-3, 24: 7.236164e-3, 62: 2.764587e-3}),
+        ("rsb_a1", {0: 1e-4, 1: 1.08e-3, 5: 4.9991435e-3, 120: 4.522638e-3, 360: 1.728112e-3}),
+        ("rsb_a2", {0: 1e-4, 1: 1.08e-3, 5: 4.9965745e-3, 60: 4.522638e-3, 180: 1.728112e-3}),
+        ("rsb_a3", {0: 1e-4, 1: 1.68e-3, 5: 7.9507595e-3, 20: 7.236164e-3, 60: 2.764587e-3}),
     ],
 )
 def test_an_imagenet_recipe_has_its_rates_from_the_first_step_of_an_epoch_to_the_last(recipe, rates):

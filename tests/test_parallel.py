@@ -94,7 +94,7 @@ def test_global_variance_is_that_of_the_whole_batch_and_not_the_mean_of_parts(pr
     maps = jax.lax.conv_general_dilated(
         jnp.asarray(images, jnp.float32), kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    expected = 0.9 * 1.0 + 0.1 * np.asarray(maps, np.float64).var(axis=(0, 1, 2))
+    expected = 0.9 * 1.0 + 0.1 * np.asarray(maps, np.float64).var(axis=(0, 1, 2), ddof=1)
     np.testing.assert_allclose(jax.jit(shared)(jnp.asarray(images, jnp.float32)), expected, rtol=1e-4)
 
 

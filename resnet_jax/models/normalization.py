@@ -14,8 +14,10 @@ class BatchNorm(nn.BatchNorm):
 
     Attributes:
       unbiased: over N - 1; else over N.
+      axis_name: mesh axis or axes over which a training batch's statistics are shared.
     """
 
+    axis_name: str | tuple[str, ...] | None = None
     unbiased: bool = True
 
     def __call__(

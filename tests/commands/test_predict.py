@@ -207,4 +207,4 @@ def test_a_run_without_a_checkpoint_is_told(digits_run, photo, tmp_path, capsys)
     (tmp_path / "preset.json").write_bytes((run / "preset.json").read_bytes())
     (tmp_path / "checkpoints").mkdir()
     assert main(["predict", photo, f"--weights={tmp_path}"]) == 2
-    assert "has no checkpoint yet" in capsys.readouterr().err
+    assert "it holds no checkpoint" in capsys.readouterr().err

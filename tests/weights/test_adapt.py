@@ -203,7 +203,7 @@ def test_a_run_without_a_readable_checkpoint_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"there is no weights file .*holds no checkpoint"):
         load_weights(MODEL, tmp_path)
     (tmp_path / "checkpoints" / "3" / "default").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match=r"the checkpoint .*/3 cannot be read"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint .*/3 is damaged"):
         load_weights(MODEL, tmp_path)
 
 
