@@ -23,10 +23,6 @@ AXES = ("replica", "norm_group")
 REPLICATED = PartitionSpec()
 ROWS = PartitionSpec(None, AXES)  # (steps, batch, ...)
 
-# Large enough that ResNet-50's gradients take four all-reduces, small enough that a copy of a bucket costs little
-# memory.
-BUCKET_BYTES = 32 * 2**20
-
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
@@ -104,10 +100,8 @@ class Devices:
             return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
 
     def average(self, tree: Tree) -> Tree:
-        """Return the mean of float32 arrays over all devices, in as few all-reduces as buckets (inside a program)."""
-        if self.count == 1:
-            return tree
-        return in_buckets(lambda bucket: jax.lax.pmean(bucket, AXES), tree)
+        """Return the mean of float32 arrays over all devices (inside a program). XLA joins the all-reduces."""
+        return tree if self.count == 1 else jax.lax.pmean(tree, AXES)
 
     def train_program(self, step: Callable, read: Callable) -> Callable:
         """Return (state, data, rows, key) to (state, means of each step): several steps in one dispatch.
@@ -132,7 +126,7 @@ class Devices:
         return self._program(steps, (REPLICATED, REPLICATED, REPLICATED, ROWS))
 
     def _program(self, function: Callable, specs: Sequence[PartitionSpec], donate: tuple[int, ...] = ()) -> Callable:
-        # Without check_vma gradients stay those of one shard until `average` joins them, in buckets; with it, jax would
+        # Without check_vma gradients stay those of one shard until `average` joins them; with it, jax would
         # insert an all-reduce for each parameter.
         program = jax.shard_map(function, mesh=self.mesh, in_specs=tuple(specs), out_specs=REPLICATED, check_vma=False)
         return jax.jit(program, donate_argnums=donate)
@@ -147,21 +141,3 @@ def repeat(body: Callable, carry: Tree, rows: Tree) -> tuple[Tree, Tree]:
         return jax.lax.scan(body, carry, rows)
     carry, result = body(carry, jax.tree.map(lambda x: x[0], rows))
     return carry, jax.tree.map(lambda x: x[None], result)
-
-
-def in_buckets(reduce: Callable, tree: Tree, bucket_bytes: int = BUCKET_BYTES) -> Tree:
-    """Apply `reduce`, elementwise over float32 vectors, to the leaves joined into vectors of about `bucket_bytes`."""
-    leaves, structure = jax.tree.flatten(tree)
-    buckets, filled = [[]], 0
-    for leaf in leaves:
-        if filled and filled + leaf.size * 4 > bucket_bytes:
-            buckets.append([])
-            filled = 0
-        buckets[-1].append(leaf)
-        filled += leaf.size * 4
-    reduced = []
-    for bucket in buckets:
-        joined = reduce(jnp.concatenate([leaf.ravel() for leaf in bucket]))
-        parts = jnp.split(joined, np.cumsum([leaf.size for leaf in bucket])[:-1])
-        reduced += [part.reshape(leaf.shape) for part, leaf in zip(parts, bucket, strict=True)]
-    return jax.tree.unflatten(structure, reduced)

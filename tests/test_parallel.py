@@ -11,7 +11,7 @@ from resnet_jax.data.augment import Augment
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed
 from resnet_jax.data.sources import Arrays
 from resnet_jax.errors import ConfigError
-from resnet_jax.parallel import Devices, in_buckets, repeat
+from resnet_jax.parallel import Devices, repeat
 from resnet_jax.training.metrics import Sums
 from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.state import TrainState
@@ -149,30 +149,16 @@ def compiled_step(name, scope, size=64):
     return lowered.as_text().count("stablehlo.all_reduce"), re.findall(collectives, lowered.compile().as_text())
 
 
-def test_resnext50_on_eight_devices_gathers_nothing_and_reduces_in_four_buckets():
-    written, compiled = compiled_step("resnext50_32x4d", "local")
-    # 25.0 M parameters and their statistics are 100.4 MB of float32: four buckets of 32 MiB. XLA may join them further.
-    assert written == 4
+def test_resnext50_on_eight_devices_gathers_nothing_and_joins_its_all_reduces():
+    _, compiled = compiled_step("resnext50_32x4d", "local")
     assert set(compiled) == {"all-reduce"} and len(compiled) <= 4
 
 
 def test_global_batch_norm_adds_one_small_all_reduce_a_layer_and_direction():
-    written, compiled = compiled_step("cifar_resnet8", "global", size=16)
+    written, _ = compiled_step("cifar_resnet8", "local", size=16)
+    with_norms, compiled = compiled_step("cifar_resnet8", "global", size=16)
     layers = 7
-    assert written <= 1 + 2 * layers and set(compiled) == {"all-reduce"}
-
-
-def test_in_buckets_reduces_every_leaf_and_keeps_shapes_and_order():
-    tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": [jnp.ones(()), jnp.arange(5.0)], "c": jnp.zeros((4, 1))}
-    calls = []
-
-    def double(vector):
-        calls.append(vector.size)
-        return 2 * vector
-
-    doubled = in_buckets(double, tree, bucket_bytes=28)
-    jax.tree.map(np.testing.assert_array_equal, doubled, jax.tree.map(lambda x: 2 * x, tree))
-    assert calls == [7, 5, 4]
+    assert with_norms - written <= 2 * layers and set(compiled) == {"all-reduce"}
 
 
 def test_repeat_is_a_scan():

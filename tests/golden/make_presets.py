@@ -1,7 +1,7 @@
 """Writes resnet_jax/weights/presets.csv: known weights of the registered networks, and how they were evaluated.
 
 Run it in the environment that make_torch_logits.py describes, with the registered names on standard input and timm's
-own results (results/results-imagenet.csv of huggingface/pytorch-image-models, here of commit aa4b5850) as argument:
+own results (results/results-imagenet.csv of huggingface/pytorch-image-models, here of commit 4e5207c7) as argument:
 
     .venv/bin/python -c "import resnet_jax; print(*resnet_jax.list_models())" |
         torchenv/bin/python tests/golden/make_presets.py results-imagenet.csv
