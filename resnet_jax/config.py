@@ -51,6 +51,7 @@ def default_config() -> ConfigDict:
     config.data.image_size = 32  # of streamed images (tfds, folder, archives, records) and of synthetic ones
     config.data.size_schedule = ()  # (epoch, size) pairs: training images have another size from that epoch on
     config.data.eval_size = placeholder(int)  # of streamed images in evaluation; None: image_size
+    config.data.array_size = placeholder(int)  # to which images of the others are resized on the device; None: theirs
     config.data.num_classes = 1000  # of synthetic; the others know theirs
     config.data.mean = placeholder(tuple)  # per channel, of images scaled to 0..1; None: the source's
     config.data.std = placeholder(tuple)
@@ -174,6 +175,7 @@ def check_config(config: ConfigDict) -> None:
             ),
             "pairs of an epoch and a size in pixels, by epoch",
         ),
+        ("data.array_size", lambda value: value is None or 1 <= value <= 16384, "1 to 16384"),
         ("data.eval_size", lambda value: value is None or 1 <= value <= 16384, "1 to 16384"),
         ("training.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
         ("training.epochs", lambda value: 0 < value <= 1000000, "more than 0, and 1000000 at most"),

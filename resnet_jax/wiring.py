@@ -50,6 +50,10 @@ def build(config: ConfigDict) -> Experiment:
     image_shape = (config.data.image_size, config.data.image_size, 3)
     if isinstance(dataset.train, Arrays):
         image_shape = dataset.train.images.shape[1:]
+        if config.data.array_size:
+            image_shape = (config.data.array_size, config.data.array_size, image_shape[-1])
+    elif config.data.array_size:
+        raise ConfigError("data.array_size is of images that lie in arrays: set data.image_size for streamed ones.")
 
     epoch_steps = len(dataset.train) / training.batch_size
     total_steps = training.steps or max(1, round(training.epochs * epoch_steps))
@@ -149,8 +153,8 @@ def augmentation(config: ConfigDict, dataset: Dataset, channels: int, num_classe
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"data.mean and data.std must have {channels} values, one a channel of {config.data.source}.")
     fields = {name: config.augment[name] for name in ("pad", "flip", "erase", "mixup", "cutmix")}
-    smoothing = config.training.label_smoothing
-    return Augment(mean=mean, std=std, num_classes=num_classes, label_smoothing=smoothing, **fields)
+    fields |= dict(size=config.data.array_size, label_smoothing=config.training.label_smoothing)
+    return Augment(mean=mean, std=std, num_classes=num_classes, **fields)
 
 
 def image_changes(config: ConfigDict) -> tuple[Callable, ...]:

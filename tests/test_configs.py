@@ -96,7 +96,7 @@ def test_a_config_says_what_to_expect_and_whether_that_was_measured(file):
 
 
 def test_every_file_is_tested_as_what_it_is():
-    assert set(FILES) == {"digits", "finetune", "pretrained", *IMAGENET_FILES, *CIFAR_FILES}
+    assert set(FILES) == {"d2l_resnet18", "digits", "finetune", "pretrained", *IMAGENET_FILES, *CIFAR_FILES}
 
 
 @pytest.mark.parametrize(

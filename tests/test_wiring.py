@@ -149,3 +149,15 @@ def test_images_of_several_sizes_are_refused_in_one_dispatch(folder_config):
     folder_config.training.steps_per_dispatch = 2
     with pytest.raises(ConfigError, match=r"data\.size_schedule needs"):
         build(folder_config)
+
+
+def test_the_textbooks_network_sees_its_images_at_96_pixels(small_config):
+    small_config.data.array_size = 96
+    experiment = build(small_config)
+    assert experiment.image_shape == (96, 96, 1) and experiment.preset.size == experiment.preset.resize == 96
+
+
+def test_streamed_images_have_their_size_by_another_field(folder_config):
+    folder_config.data.array_size = 96
+    with pytest.raises(ConfigError, match=r"set data\.image_size"):
+        build(folder_config)

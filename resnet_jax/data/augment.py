@@ -96,6 +96,7 @@ class Augment:
     Attributes:
       mean, std: per channel, of images scaled to 0..1.
       num_classes: length of the target vectors.
+      size: pixels a side to which images are resized, bilinear and antialiased; None: they keep theirs.
       pad: pixels of zero padding before the random crop; 0 crops nothing.
       flip: mirror half of the images.
       erase: probability that a rectangle of an image is set to its mean colour.
@@ -108,6 +109,7 @@ class Augment:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_classes: int
+    size: int | None = None
     pad: int = 0
     flip: bool = False
     erase: float = 0.0
@@ -115,9 +117,14 @@ class Augment:
     mixup: float = 0.0
     cutmix: float = 0.0
 
-    def inputs(self, images: UInt8[Array, "batch height width channels"]) -> Images:
+    def inputs(
+        self, images: UInt8[Array, "batch height width channels"]
+    ) -> Float[Array, "batch out_height out_width channels"]:
         """Return what the network reads in evaluation."""
-        return normalize(images, self.mean, self.std)
+        x = normalize(images, self.mean, self.std)
+        if self.size is None:
+            return x
+        return jax.image.resize(x, (len(x), self.size, self.size, x.shape[-1]), "bilinear")
 
     def __call__(
         self,

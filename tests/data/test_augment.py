@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from resnet_jax.data.augment import Augment, crop_and_flip, cutmix, erase, mixup, normalize
 
@@ -247,3 +248,12 @@ def test_with_nothing_set_training_reads_what_evaluation_reads():
     found, targets = augmented(nothing, images, [0, 1, 2, 0], range(4))
     np.testing.assert_allclose(found, nothing.inputs(jnp.asarray(images)), atol=1e-6)
     np.testing.assert_array_equal(targets, np.eye(3)[[0, 1, 2, 0]])
+
+
+def test_images_are_enlarged_as_pillow_enlarges_them():
+    image = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), dtype=np.uint8)
+    augment = Augment(mean=(0.0,), std=(1.0,), num_classes=10, size=96)
+    pillow = Image.fromarray(image[0, :, :, 0]).resize((96, 96), Image.Resampling.BILINEAR)
+    made = augment.inputs(jnp.asarray(image))
+    assert made.shape == (1, 96, 96, 1)
+    np.testing.assert_allclose(255 * made[0, :, :, 0], np.asarray(pillow, np.float32), atol=1.0)
