@@ -11,15 +11,19 @@ that needs longer than `--limit` seconds for a call is left out of the rounds. `
 import argparse
 import functools
 import pathlib
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measuring import in_turn, medians, write
 
-from resnet_jax import onednn
-from resnet_jax.models.lowerings import LOWERINGS, Window, choose
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.measuring import in_turn, medians, write  # noqa: E402
+from resnet_jax import onednn  # noqa: E402
+from resnet_jax.models.lowerings import LOWERINGS, Window, choose  # noqa: E402
 
 # (pixels, input channels, channels, kernel size, stride, groups): ResNeXt-50's 3x3, then ResNet-50's 3x3 and 1x1.
 SHAPES = [

@@ -30,15 +30,18 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from resnet_jax.data.decoding import decode_jpeg, dimensions
-from resnet_jax.data.packing import Form, pack
-from resnet_jax.data.pipeline import EvaluationOrder, Streamed, TrainingOrder
-from resnet_jax.data.sources import Dataset
-from resnet_jax.data.sources.folder import EXTENSIONS, Files
-from resnet_jax.data.sources.records import open_records
-from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.measuring import processor  # noqa: E402
+from resnet_jax.data.decoding import decode_jpeg, dimensions  # noqa: E402
+from resnet_jax.data.packing import Form, pack  # noqa: E402
+from resnet_jax.data.pipeline import EvaluationOrder, Streamed, TrainingOrder  # noqa: E402
+from resnet_jax.data.sources import Dataset  # noqa: E402
+from resnet_jax.data.sources.folder import EXTENSIONS, Files  # noqa: E402
+from resnet_jax.data.sources.records import open_records  # noqa: E402
+from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop  # noqa: E402
+
 SAMPLES = ROOT.parent / "shared" / "data" / "imagenet_samples"
 FORMS = {"kept": Form(), "short side 256": Form(256), "raw 256": Form(256, pixels=True)}
 SIZE, RESIZE, BATCH = 224, 256, 64
@@ -194,13 +197,6 @@ def table(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def machine() -> str:
-    """Return the processor and how many cores of it there are."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores, shared with other work"
-
-
 def main() -> None:
     """Measure all, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -268,7 +264,7 @@ def main() -> None:
         versions.append(subprocess.run([python, "-c", show], capture_output=True, text=True).stdout.strip() or peer)
     report = {
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": f"{processor()}, shared with other work",
         "load": round(load, 1),
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
         "images": len(files),

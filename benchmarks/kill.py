@@ -14,7 +14,6 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 import random
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.measuring import processor  # noqa: E402
 from main import parse  # noqa: E402
 from resnet_jax.checkpoints import Checkpoints  # noqa: E402
 from resnet_jax.run_directory import read_metrics, versions  # noqa: E402
@@ -178,14 +178,6 @@ def kill_often(kills: int, seed: int, folder: pathlib.Path, cache: pathlib.Path)
     }
 
 
-def processor() -> str:
-    """Return the model of the processor."""
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def main() -> None:
     """Kill, compare, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,7 +193,7 @@ def main() -> None:
         result = kill_often(values.kills, values.seed, folder, folder / "cache")
     result |= {
         "seconds": round(time.monotonic() - began),
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": processor(),
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
     }

@@ -26,7 +26,7 @@ import optax
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.kill import processor  # noqa: E402
+from benchmarks.measuring import processor  # noqa: E402
 from main import parse  # noqa: E402
 from resnet_jax import create_model, runner  # noqa: E402
 from resnet_jax.checkpoints import Checkpoints  # noqa: E402
@@ -139,7 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = measure(values.steps, pathlib.Path(folder))
     result |= {
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": processor(),
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
     }

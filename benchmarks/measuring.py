@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import jax
-
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "onednn-cpu-gomp", "torch", "torchvision")
 
 
@@ -20,6 +18,8 @@ def in_turn(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[s
 
     What else the machine does then hits all of them alike. A contestant returns arrays, which are waited for.
     """
+    import jax
+
     for call in contestants.values():
         jax.block_until_ready(call())
     seconds = {name: [] for name in contestants}
@@ -36,12 +36,19 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
+def processor() -> str:
+    """Return the model of the processor and how many cores of it there are."""
+    file = pathlib.Path("/proc/cpuinfo")
+    for line in file.read_text().splitlines() if file.exists() else ():
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor()}, {os.cpu_count()} cores"
+
+
 def machine() -> dict:
-    """Return what the figures belong to: processor, cores, accelerators, versions, the date, and other work on it."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    model = next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    """Return what the figures belong to: processor, accelerators, versions, the date, and other work on it."""
+    import jax
+
     versions = {}
     for package in PACKAGES:
         try:
@@ -49,8 +56,7 @@ def machine() -> dict:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "processor": model,
-        "cores": os.cpu_count(),
+        "processor": processor(),
         "load_average": round(os.getloadavg()[0], 2),
         "devices": sorted({device.device_kind for device in jax.devices()}),
         "python": platform.python_version(),

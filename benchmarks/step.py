@@ -16,23 +16,26 @@ import functools
 import pathlib
 import statistics
 import subprocess
+import sys
 import time
 
-import flax_peer
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measuring import in_turn, write
 
-from resnet_jax import create_model
-from resnet_jax.models import lowerings
-from resnet_jax.models.initialization import initialize
-from resnet_jax.training.losses import cross_entropy
-from resnet_jax.training.optimizers import create_optimizer
-from resnet_jax.training.state import create_state
-from resnet_jax.training.steps import train_step
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-HERE = pathlib.Path(__file__).resolve().parent
+from benchmarks import flax_peer  # noqa: E402
+from benchmarks.measuring import in_turn, write  # noqa: E402
+from resnet_jax import create_model  # noqa: E402
+from resnet_jax.models import lowerings  # noqa: E402
+from resnet_jax.models.initialization import initialize  # noqa: E402
+from resnet_jax.training.losses import cross_entropy  # noqa: E402
+from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
+from resnet_jax.training.state import create_state  # noqa: E402
+from resnet_jax.training.steps import train_step  # noqa: E402
+
 NETWORKS = "resnet18:8:224,resnet50:8:224,resnext50_32x4d:8:224,cifar_resnet20:128:32"
 
 
@@ -85,7 +88,7 @@ class Torch:
     def __init__(
         self, python: str, name: str, batch: int, size: int, train: bool, dtype: str, compiled: bool, steps: int
     ):
-        command = [python, HERE / "torch_peer.py", name, str(batch), str(size), f"--dtype={dtype}"]
+        command = [python, ROOT / "benchmarks" / "torch_peer.py", name, str(batch), str(size), f"--dtype={dtype}"]
         command += ["--train"] * train + ["--compile"] * compiled
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.steps = steps

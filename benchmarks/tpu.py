@@ -17,7 +17,6 @@ import re
 import sys
 import time
 
-import flax_peer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import flax_peer  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
 from resnet_jax.data.augment import Augment  # noqa: E402
 from resnet_jax.models import lowerings  # noqa: E402
