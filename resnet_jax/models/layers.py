@@ -1,6 +1,7 @@
 """What each layer of a network makes, costs and sees, read off the traced program: it is the function that runs."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -67,17 +68,16 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     Neural Networks, Distill).
     """
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    begin = functools.partial(model.init_with_output, jax.random.key(0))
+    with lowerings.use("xla"):  # the others multiply by zeros too, or inside a library
+        program, (_, variables) = jax.make_jaxpr(begin, return_shape=True)(images)
     owned = {}
     for path, leaf in flatten_dict(variables["params"]).items():
         name = "/".join(path[:-1])
         owned[name] = owned.get(name, 0) + math.prod(leaf.shape)
 
-    with lowerings.use("xla"):  # the others multiply by zeros too, or inside a library
-        program = jax.make_jaxpr(model.apply)(variables, images).jaxpr
-    views = [None] * (len(program.invars) - 1) + [View()]
     found: dict[str, Layer] = {}
-    for equation, module, view in _computed(program, views):
+    for equation, module, view in _computed(program.jaxpr, [View()]):
         if view is None:
             continue
         macs, output = _multiply_adds(equation), equation.outvars[0].aval.shape[1:]

@@ -155,11 +155,13 @@ def fastest(x: Maps, kernel: Kernel, window: Window) -> OutMaps:
 
 
 def _on_each_platform(work, direction, x, window):
-    branches = {
-        platform: functools.partial(work, LOWERINGS[choose(platform, direction, x.shape[-1], window, x.dtype)])
-        for platform in ("cpu", "tpu", "gpu")
-    }
-    return lax.platform_dependent(cpu=branches["cpu"], tpu=branches["tpu"], default=branches["gpu"])
+    """Return `work(lowering)` with the lowering that is chosen for the platform that the program is compiled for."""
+    names = {platform: choose(platform, direction, x.shape[-1], window, x.dtype) for platform in ("cpu", "tpu", "gpu")}
+    others = {platform: names[platform] for platform in ("cpu", "tpu") if names[platform] != names["gpu"]}
+    if not others:
+        return work(LOWERINGS[names["gpu"]])
+    branches = {platform: functools.partial(work, LOWERINGS[name]) for platform, name in others.items()}
+    return lax.platform_dependent(default=functools.partial(work, LOWERINGS[names["gpu"]]), **branches)
 
 
 def _fastest_forward(x, kernel, window):
