@@ -94,7 +94,8 @@ def run(values: argparse.Namespace) -> None:
         if pictures:
             pairs = [(row["class"], row["probability"]) for row in best]
             draw_prediction(seen.image, seen.heat, pairs, pictures[seen.file], seen.file.name)
-    show(rows, values.format)
+    if rows or values.format == "json":
+        show(rows, values.format)
     if unreadable:
         raise DataError(f"{len(unreadable)} of {len(files)} files could not be read as images and are named above.")
 
