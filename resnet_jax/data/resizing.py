@@ -1,4 +1,4 @@
-"""Resizing by OpenCV, with the antialiasing that its filters lack."""
+"""Resizing and mirroring by OpenCV, with the antialiasing that its filters lack."""
 
 import types
 
@@ -33,6 +33,11 @@ def resize(
             blurred = cv2.sepFilter2D(image, -1, columns, rows, borderType=cv2.BORDER_REPLICATE)
             image = with_channels(blurred, image)
     return with_channels(cv2.resize(image, (size, size), interpolation=FILTERS[interpolation]), image)
+
+
+def mirror(image: UInt8[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width channels"]:
+    """Return the horizontal mirror image, several times faster than NumPy copies a reversed view."""
+    return with_channels(cv2.flip(image, 1), image)
 
 
 def blur_taps(shrink: float) -> np.ndarray:

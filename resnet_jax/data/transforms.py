@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from resnet_jax.data.decoding import dimensions, pixels
-from resnet_jax.data.resizing import resize
+from resnet_jax.data.resizing import mirror, resize
 from resnet_jax.errors import ConfigError
 
 # Pillow widens bilinear and bicubic filters when it shrinks an image (antialiasing), as torchvision does by default.
@@ -64,7 +64,7 @@ class RandomResizedCrop:
         rows = slice(round(top * down), round((top + crop_height) * down))
         resized = resize(decoded[rows, columns], self.size, self.interpolation)
         if rng.random() < self.flip:
-            resized = np.ascontiguousarray(resized[:, ::-1])
+            resized = mirror(resized)
         for change in self.changes:
             resized = change(resized, rng)
         return resized
