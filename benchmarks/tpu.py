@@ -1,7 +1,7 @@
 """Compile train steps for TPUs that are not here, and read off what they move, compute, hold and send.
 
     TPU_SKIP_MDS_QUERY=1 python benchmarks/tpu.py --out=results/tpu/step.json [--networks=resnet50,resnext50_32x4d]
-        [--topologies=v5e:2x2] [--batch=128] [--size=224] [--lowering=auto] [--flax=MODELS.PY]
+        [--topologies=v5e:2x2] [--chips=N] [--batch=128] [--size=224] [--lowering=auto] [--flax=MODELS.PY]
 
 It needs libtpu (`pip install libtpu`), and minutes a program. The counts are those of the TPU compiler for one chip:
 bytes accessed and FLOPs an image, memory, and the collectives of a step with their bytes. `--flax` names the models.py
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--networks", default="resnet50,resnext50_32x4d")
     parser.add_argument("--topologies", default="v5e:2x2")
+    parser.add_argument("--chips", type=int, help="take the first of each topology; default: all")
     parser.add_argument("--batch", type=int, default=128, help="images a chip")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--lowering", default="auto", choices=lowerings.LOWERINGS)
@@ -104,7 +105,7 @@ def main() -> None:
         models["flax example: resnet50"] = flax_peer.resnet50(values.flax, jnp.bfloat16)
     record = {"jax": jax.__version__, "batch": values.batch, "image": values.size, "rows": []}
     for topology in values.topologies.split(","):
-        chips = np.asarray(get_topology_desc(topology, platform="tpu").devices)
+        chips = np.asarray(get_topology_desc(topology, platform="tpu").devices)[: values.chips]
         devices = Devices(Mesh(chips.reshape(-1, 1), AXES), None)
         for name, model in models.items():
             with lowerings.use(values.lowering):
