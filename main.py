@@ -1,7 +1,8 @@
 """Train or evaluate a network: `python main.py --config=configs/digits.py --workdir=runs/digits`.
 
-Started again with the same workdir, a run goes on where it stopped. Exit code 0: done; 1: training diverged; 2:
-something is wrong that the user can mend; 130 or 143: stopped by Ctrl-C or SIGTERM, the same command goes on.
+Started again with the same workdir, a run goes on where it stopped; a sweep runs what is not done yet. Exit code 0:
+done; 1: training diverged, or a run of a sweep failed; 2: something is wrong that the user can mend; 130 or 143:
+stopped by Ctrl-C or SIGTERM, the same command goes on.
 """
 
 import re
@@ -13,8 +14,12 @@ from ml_collections import config_flags
 
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.interrupts import Interrupted
+from resnet_jax.sweeps.plan import is_sweep
 
-USAGE = "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay] [--config.any.field=value ...]"
+USAGE = (
+    "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay|list] [--variant=K] "
+    "[--config.any.field=value ...]"
+)
 
 
 def parse(arguments: list[str]) -> flags.FlagValues:
@@ -27,10 +32,11 @@ def parse(arguments: list[str]) -> flags.FlagValues:
     flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "eval", "replay"],
-        "Train, evaluate the newest checkpoint, or take the step at which training diverged once more.",
+        ["train", "eval", "replay", "list"],
+        "Train, evaluate the newest checkpoint, take the step at which training diverged once more, or list a sweep.",
         values,
     )
+    flags.DEFINE_string("variant", None, "Run of a sweep, by its number or name, or all of a variant.", values)
     flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
         rest = values(arguments)[1:]
@@ -63,6 +69,22 @@ def explain(error: Exception) -> str:
     return text if isinstance(error, flags.Error) else f"the config cannot be read: {type(error).__name__}: {text}"
 
 
+def start(values: flags.FlagValues) -> int:
+    """Start what the flags name, a run or a sweep, and return its exit code."""
+    if is_sweep(values.config):
+        from resnet_jax.sweeps.execution import run_sweep  # takes seconds to import: a wrong flag is told before
+
+        return int(run_sweep(values.config, values.workdir, values.mode, values.variant) > 0)
+    if values.variant is not None or values.mode == "list":
+        raise ConfigError(
+            "--variant and --mode=list are of sweeps, as configs/sweeps/ has them: this config is of a run."
+        )
+    from resnet_jax import runner
+
+    runner.run(values.config, values.workdir, values.mode)
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
@@ -70,9 +92,7 @@ def main(arguments: list[str]) -> int:
         if values.help:
             print(f"{__doc__}\n{USAGE}\nresnet_jax/config.py describes every field of a config.")
             return 0
-        from resnet_jax import runner  # takes seconds to import: a wrong flag is told before
-
-        runner.run(values.config, values.workdir, values.mode)
+        return start(values)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -82,7 +102,6 @@ def main(arguments: list[str]) -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signal
-    return 0
 
 
 if __name__ == "__main__":

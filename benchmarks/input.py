@@ -33,7 +33,6 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import processor  # noqa: E402
 from resnet_jax.data.decoding import decode_jpeg, dimensions  # noqa: E402
 from resnet_jax.data.packing import Form, pack  # noqa: E402
 from resnet_jax.data.pipeline import EvaluationOrder, Streamed, TrainingOrder  # noqa: E402
@@ -41,6 +40,7 @@ from resnet_jax.data.sources import Dataset  # noqa: E402
 from resnet_jax.data.sources.folder import EXTENSIONS, Files  # noqa: E402
 from resnet_jax.data.sources.records import open_records  # noqa: E402
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop  # noqa: E402
+from resnet_jax.hardware import processor  # noqa: E402
 
 SAMPLES = ROOT.parent / "shared" / "data" / "imagenet_samples"
 FORMS = {"kept": Form(), "short side 256": Form(256), "raw 256": Form(256, pixels=True)}

@@ -26,10 +26,10 @@ import optax
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import processor  # noqa: E402
 from main import parse  # noqa: E402
 from resnet_jax import create_model, runner  # noqa: E402
 from resnet_jax.checkpoints import Checkpoints  # noqa: E402
+from resnet_jax.hardware import processor  # noqa: E402
 from resnet_jax.run_directory import read_metrics, versions  # noqa: E402
 from resnet_jax.training.state import create_state  # noqa: E402
 

@@ -36,18 +36,11 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def processor() -> str:
-    """Return the model of the processor and how many cores of it there are."""
-    file = pathlib.Path("/proc/cpuinfo")
-    for line in file.read_text().splitlines() if file.exists() else ():
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor()}, {os.cpu_count()} cores"
-
-
 def machine() -> dict:
     """Return what the figures belong to: processor, accelerators, versions, the date, and other work on it."""
     import jax
+
+    from resnet_jax.hardware import processor
 
     versions = {}
     for package in PACKAGES:

@@ -12,6 +12,10 @@ class ConfigError(UserError):
     """A field, a value or a combination of values that the project cannot run."""
 
 
+class InUse(ConfigError):
+    """The folder of a run is in use by another process."""
+
+
 class DataError(UserError):
     """Examples that are missing, damaged or not of the promised kind."""
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from resnet_jax.errors import ConfigError, UserError
+from resnet_jax.errors import ConfigError, InUse, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT}
@@ -109,7 +109,7 @@ class RunDirectory:
         if not self.config.exists():
             raise ConfigError(f"{self.path} holds no run: name the folder of one by --workdir, or train first.")
         differences = _differences(self._read_config(), json.loads(json.dumps(config)))
-        self._refuse({field: pair for field, pair in differences.items() if not _covered(field, may_change)})
+        self._refuse({field: pair for field, pair in differences.items() if not covered(field, may_change)})
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends one measurement to `metrics.jsonl` and to TensorBoard's events.
@@ -177,7 +177,7 @@ class RunDirectory:
         self._close_events()
 
     def _take(self) -> None:
-        """Raises ConfigError if another process trains in this folder, else keeps others out until it is closed.
+        """Raises InUse if another process trains in this folder, else keeps others out until it is closed.
 
         The system takes the lock back when the process ends, however it ends.
         """
@@ -188,7 +188,7 @@ class RunDirectory:
         except BlockingIOError:
             with lock:
                 holder = lock.read(200).decode(errors="replace").strip()
-            raise ConfigError(
+            raise InUse(
                 f"{self.path} is in use by {holder or 'another process'}: stop that one, wait until it has ended, or "
                 "choose another --workdir."
             ) from None
@@ -362,22 +362,23 @@ def _record(line: bytes) -> dict | None:
 
 def _differences(there: dict, now: dict) -> dict[str, tuple[Any, Any]]:
     """Field to its value in each of two configs, for the fields that differ."""
-    there, now = _flat(there), _flat(now)
+    there, now = flattened(there), flattened(now)
     pairs = {field: (there.get(field, _ABSENT), now.get(field, _ABSENT)) for field in there.keys() | now.keys()}
     # A field that came later, and is not set, leaves the experiment what it was.
     unset = (_ABSENT, None)
     return {field: pair for field, pair in pairs.items() if pair[0] != pair[1] and not all(x in unset for x in pair)}
 
 
-def _flat(config: dict, prefix: str = "") -> dict[str, Any]:
+def flattened(config: dict, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict with dotted names."""
     flat = {}
     for name, value in config.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 
-def _covered(field: str, prefixes: tuple[str, ...]) -> bool:
+def covered(field: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a dotted field is one of `prefixes`, or lies in one."""
     return any(field == prefix or field.startswith(f"{prefix}.") for prefix in prefixes)
 
 

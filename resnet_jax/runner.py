@@ -16,8 +16,10 @@ from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.compilation import keep_programs
 from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
+from resnet_jax.hardware import hardware
 from resnet_jax.hosts import joined
 from resnet_jax.interrupts import Interrupts
+from resnet_jax.models.cost import costs
 from resnet_jax.progress import Progress, final_line
 from resnet_jax.report.curves import draw_curves
 from resnet_jax.run_directory import RunDirectory, read_metrics
@@ -78,7 +80,12 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
             raise Diverged(f"{error}; {what_to_try(checkpoints.steps)}", error.step) from error
         finally:
             draw(record, f"{config.model.name} on {config.data.source}")
-    summary = log.summary() | {"steps": experiment.total_steps, "params": params}
+    summary = log.summary() | {
+        "steps": experiment.total_steps,
+        "params": params,
+        "multiply_adds": costs(experiment.model, experiment.image_shape).macs,
+        "hardware": hardware(experiment.devices.count),
+    }
     record.write_summary(summary)
     print(final_line(summary, record.path))
     return summary

@@ -4,8 +4,6 @@
 """
 
 import argparse
-import csv
-import importlib.resources
 import json
 import sys
 
@@ -15,6 +13,7 @@ from rich.table import Table
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.cost import costs
 from resnet_jax.models.registry import create_model, find, image_shape, list_models
+from resnet_jax.report.published import read_published
 
 HEADING = """# Networks
 
@@ -45,15 +44,14 @@ def rows(pattern: str) -> list[dict]:
 
     Raises ConfigError if none matches.
     """
-    text = importlib.resources.files("resnet_jax.report").joinpath("published.csv").read_text()
-    published = {row["name"]: row for row in reversed(list(csv.DictReader(text.splitlines())))}  # the first counts
+    published = {row.name: row for row in reversed(read_published()) if not row.variant}  # the first counts
     found = []
     for name in list_models(pattern) or [pattern] * bool(find(pattern)):
         shape = image_shape(name)
         row = {"name": name, **costs(create_model(name), shape)._asdict(), "image_size": shape[0]}
         known = published.get(name)
-        row["top1"] = float(known["top1"]) if known else None
-        row["source"] = f"{known['dataset']}, {known['source']}" if known else None
+        row["top1"] = known.top1 if known else None
+        row["source"] = f"{known.dataset}, {known.source}" if known else None
         found.append(row)
     if not found:
         raise ConfigError(f"no network matches {pattern!r}; python -m resnet_jax models lists all.")

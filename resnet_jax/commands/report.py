@@ -1,0 +1,56 @@
+"""`report`: tables and figures from run directories, with what was published beside them."""
+
+import argparse
+import pathlib
+import sys
+
+from resnet_jax.errors import ConfigError
+from resnet_jax.report.document import Figure, Part, to_html, to_markdown
+from resnet_jax.report.page import TITLES, page, published_parts
+from resnet_jax.report.runs import find
+from resnet_jax.run_directory import disk_errors, write_atomically
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("runs", nargs="*", metavar="RUNS", help="folders of runs or sweeps, or folders of such folders")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="PAGE.html",
+        help="write one page that needs nothing beside it, the same as PAGE.md, and the figures to PAGE_figures/; "
+        "without it, Markdown without figures is printed",
+    )
+    parser.add_argument("--published", action="store_true", help="print what was published, with its sources")
+
+
+def run(values: argparse.Namespace) -> None:
+    """Print the report, or write it."""
+    if values.published:
+        print(to_markdown([part for dataset in TITLES for part in published_parts(dataset, None)], ""), end="")
+        return
+    if not values.runs:
+        raise ConfigError("no runs are named: give their folders, such as `report runs/degradation`, or --published.")
+    if values.out is not None and values.out.suffix != ".html":
+        raise ConfigError(f"--out={values.out} is no page: name a file that ends with .html.")
+    notes: list[str] = []
+    parts = page(*find(values.runs, notes), notes)
+    if values.out is None:
+        print(to_markdown([part for part in parts if not isinstance(part, Figure)], ""), end="")
+    else:
+        write(parts, values.out)
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
+def write(parts: list[Part], file: pathlib.Path) -> None:
+    """Write the page as HTML and as Markdown, and its figures beside them."""
+    figures = file.with_name(f"{file.stem}_figures")
+    pictures = [part for part in parts if isinstance(part, Figure)]
+    with disk_errors(file):
+        (figures if pictures else file.parent).mkdir(parents=True, exist_ok=True)
+    for part in pictures:
+        write_atomically(figures / f"{part.name}.png", part.png)
+    write_atomically(file.with_suffix(".md"), to_markdown(parts, figures.name).encode())
+    write_atomically(file, to_html(parts, "resnet_jax: report").encode())
+    print(f"{file}, {file.with_suffix('.md').name} and {len(pictures)} figures are written.")

@@ -1,0 +1,1 @@
+"""Sweeps: runs that differ in a few fields and answer one question together."""
