@@ -16,6 +16,15 @@ Maps = Float[Array, "batch height width channels"]
 OutMaps = Float[Array, "batch out_height out_width out_channels"]
 
 SHORTCUTS = ("A", "A_both", "B", "C", "none")
+# He et al. 2016 (arXiv:1603.05027), figure 4a to 4e, and table 1 with figure 2b to 2f.
+ACTIVATION_ORDERS = (
+    "original",
+    "bn_after_addition",
+    "relu_before_addition",
+    "relu_preactivation",
+    "preactivation",
+)
+SHORTCUT_GATES = ("constant", "exclusive", "shortcut_only", "dropout")
 
 
 def batch_norm(net: nn.Module) -> Callable[..., nn.Module]:
@@ -58,6 +67,11 @@ def drop_path(x: Maps, rate: float, key: jax.Array) -> Maps:
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
+def drop_values(x: Maps, key: jax.Array | None) -> Maps:
+    """Zero half of the values; without a `key`, as in evaluation, halve all (Hinton et al. 2012, arXiv:1207.0580)."""
+    return x * (0.5 if key is None else jax.random.bernoulli(key, 0.5, x.shape).astype(x.dtype))
+
+
 class SqueezeExcite(nn.Module):
     """Scale each channel by a gate that sees the mean of every channel (Hu et al. 2018, arXiv:1709.01507, section 3).
 
@@ -91,8 +105,19 @@ class Block(nn.Module):
         keeps the size.
       projection_norm: a BatchNorm after a projection, unless under pre-activation.
       conv_bias: biases in the convolutions of the branch and in the projection.
-      preactivation: BN-ReLU-conv instead of conv-BN-ReLU (He et al. 2016, arXiv:1603.05027, figure 4e). A projection
-        then reads the activated input and has no BatchNorm of its own.
+      activation_order: one of `ACTIVATION_ORDERS`, where BatchNorm and ReLU are (He et al. 2016, arXiv:1603.05027,
+        figure 4):
+        "original": conv-BN-ReLU, and the last ReLU after the sum;
+        "bn_after_addition": the last BatchNorm is after the sum too, before its ReLU;
+        "relu_before_addition": the last ReLU ends the branch, and the sum is left as it is;
+        "relu_preactivation": ReLU-conv-BN, and the sum is left as it is. A projection reads the activated input;
+        "preactivation": BN-ReLU-conv, and the sum is left as it is. A projection reads the activated input and has no
+        BatchNorm of its own.
+      shortcut_gate: what an information path is scaled by (He et al. 2016, section 3 and table 1), one of
+        `SHORTCUT_GATES` or empty. With gates g = sigmoid(W x + b), of a 1x1 convolution with the block's stride:
+        "constant": branch and shortcut are halved; "exclusive": the branch is multiplied by g and the shortcut by
+        1 - g; "shortcut_only": only the shortcut, by 1 - g; "dropout": half of the shortcut's values are dropped.
+      gate_bias: first value of b.
       zero_init_last: start the scale of the last BatchNorm at 0, so that the block begins as its shortcut
         (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
       se_reduction: squeeze-and-excitation at the end of the residual branch, with `1 / se_reduction` of its channels; 0
@@ -113,7 +138,9 @@ class Block(nn.Module):
     avg_down: bool = False
     projection_norm: bool = True
     conv_bias: bool = False
-    preactivation: bool = False
+    activation_order: str = "original"
+    shortcut_gate: str = ""
+    gate_bias: float = 0.0
     zero_init_last: bool = False
     se_reduction: int = 0
     drop_path: float = 0.0
@@ -132,10 +159,15 @@ class Block(nn.Module):
         """The convolutions of the residual branch, first to last; the last has the channels of the output."""
         raise NotImplementedError("Block has no convolutions of its own: use BasicBlock or BottleneckBlock")
 
+    @property
+    def activated_first(self) -> bool:
+        """Whether an activation is before each convolution, and none after the sum."""
+        return self.activation_order in ("relu_preactivation", "preactivation")
+
     @nn.compact
     def __call__(self, x: Maps, train: bool) -> OutMaps:
-        """Return shortcut + branch, activated unless under pre-activation. Needs the rng "dropout" to drop paths."""
-        branch = self.branch()
+        """Return shortcut + branch, activated where the order says so. Needs the rng "dropout" to drop anything."""
+        branch, order = self.branch(), self.activation_order
         out_channels = branch[-1].channels
         dilates = self.first_dilation not in (None, self.dilation)  # where it would stride
         changes = self.stride != 1 or dilates or x.shape[-1] != out_channels
@@ -146,14 +178,17 @@ class Block(nn.Module):
             last = i == len(branch)
             zero = last and self.zero_init_last
             bn = self.norm(name=f"bn{i}", scale_init=nn.initializers.zeros if zero else nn.initializers.ones)
-            if self.preactivation:
-                y = nn.relu(bn(y, use_running_average=not train))
+            bn = functools.partial(bn, use_running_average=not train)
+            if self.activated_first:
+                y = nn.relu(bn(y) if order == "preactivation" else y)
                 if i == 1 and projects:
                     shortcut = y
                 y = conv(y)
+                y = y if order == "preactivation" else bn(y)
             else:
-                y = bn(conv(y), use_running_average=not train)
-                y = y if last else nn.relu(y)
+                y = conv(y)
+                y = y if last and order == "bn_after_addition" else bn(y)
+                y = y if last and order != "relu_before_addition" else nn.relu(y)
 
         if self.se_reduction:
             y = SqueezeExcite(self.se_reduction, self.dtype, name="se")(y)
@@ -165,13 +200,31 @@ class Block(nn.Module):
                 name, stride = "averaged_shortcut", 1
                 shortcut = smooth(shortcut) if dilates else average(shortcut, self.stride)
             shortcut = self.conv(out_channels, 1, stride, name=f"{name}_conv")(shortcut)
-            if self.projection_norm and not self.preactivation:
+            if self.projection_norm and order != "preactivation":
                 shortcut = self.norm(name=f"{name}_bn")(shortcut, use_running_average=not train)
         elif changes and self.shortcut != "none":
             shortcut = pad_channels(shortcut, out_channels, self.stride, both_sides=self.shortcut == "A_both")
+        if self.shortcut_gate:
+            y, shortcut = self.gated(x, y, shortcut, train)
         if self.shortcut != "none":
             y = y + shortcut
-        return y if self.preactivation else nn.relu(y)
+        if order == "bn_after_addition":
+            y = bn(y)
+        return nn.relu(y) if order in ("original", "bn_after_addition") else y
+
+    def gated(self, x: Maps, y: OutMaps, shortcut: OutMaps, train: bool) -> tuple[OutMaps, OutMaps]:
+        """Return branch and shortcut as `shortcut_gate` scales them, with gates that read the block's input."""
+        if self.shortcut_gate == "constant":
+            return 0.5 * y, 0.5 * shortcut
+        if self.shortcut_gate == "dropout":
+            return y, drop_values(shortcut, self.make_rng("dropout") if train else None)
+        bias = nn.initializers.constant(self.gate_bias)
+        strides = (self.stride, self.stride)
+        gate = nn.Conv(
+            y.shape[-1], (1, 1), strides, dtype=self.dtype, kernel_init=kaiming_fan_out, bias_init=bias, name="gate"
+        )
+        gates = nn.sigmoid(gate(x))
+        return (gates * y if self.shortcut_gate == "exclusive" else y), (1.0 - gates) * shortcut
 
 
 class BasicBlock(Block):

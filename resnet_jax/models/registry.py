@@ -14,6 +14,8 @@ from resnet_jax.models.resnet import ResNet
 
 Fields = dict[str, Any]
 
+V2 = dict(activation_order="preactivation")
+
 # He et al. 2015, table 1: blocks a stage. ResNet-200 is He et al. 2016 (arXiv:1603.05027), section 5; 10, 14 and 26 are
 # timm's.
 IMAGENET_DEPTHS = {
@@ -80,7 +82,7 @@ def cifar(depth: str, **fields: Any) -> Fields:
 def cifar_preact(depth: str) -> Fields:
     """He et al. 2016, table 2: 110 layers in basic blocks, 164 and 1001 in bottlenecks."""
     blocks = dict(shortcut="A") if depth == "110" else dict(block="bottleneck", shortcut="B")
-    return cifar(depth, preactivation=True, **blocks)
+    return cifar(depth, **V2, **blocks)
 
 
 def cifar_resnext(depth: str, cardinality: str, base_width: str) -> Fields:
@@ -92,7 +94,7 @@ def cifar_resnext(depth: str, cardinality: str, base_width: str) -> Fields:
 def cifar_wrn(depth: str, factor: str) -> Fields:
     """Zagoruyko and Komodakis 2016 (arXiv:1605.07146), table 1: 6n + 4 layers, with the projections and no head."""
     widths = tuple(width * int(factor) for width in (16, 32, 64))
-    fields = cifar("8", stage_widths=widths, preactivation=True, shortcut="B")
+    fields = cifar("8", stage_widths=widths, shortcut="B", **V2)
     return fields | thirds(depth, 6, 4, "stage_sizes")
 
 
@@ -132,7 +134,7 @@ DEPTH = rf"({'|'.join(map(str, IMAGENET_DEPTHS))})"
 FAMILIES: tuple[tuple[str, type[nn.Module], Callable[..., Fields]], ...] = (
     (rf"resnet{DEPTH}([cdst]?)", ResNet, imagenet),
     (rf"resnet{DEPTH}_v1", ResNet, lambda depth: bottleneck(depth, stride_in_1x1=True)),
-    (rf"resnetv2_{DEPTH}([cdst]?)", ResNet, lambda depth, letter: imagenet(depth, letter, preactivation=True)),
+    (rf"resnetv2_{DEPTH}([cdst]?)", ResNet, lambda depth, letter: imagenet(depth, letter, **V2)),
     (rf"plain{DEPTH}", ResNet, lambda depth: imagenet(depth, shortcut="none")),
     (rf"seresnet{DEPTH}([cdst]?)", ResNet, lambda depth, letter: imagenet(depth, letter, **se("se"))),
     (rf"wide_resnet{DEPTH}_{N}", ResNet, lambda depth, factor: bottleneck(depth, base_width=64 * int(factor))),

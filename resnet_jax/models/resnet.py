@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, BottleneckBlock, batch_norm
+from resnet_jax.models.blocks import (
+    ACTIVATION_ORDERS,
+    SHORTCUT_GATES,
+    SHORTCUTS,
+    BasicBlock,
+    BottleneckBlock,
+    batch_norm,
+)
 from resnet_jax.models.convolution import Conv
 from resnet_jax.models.features import Feature
 from resnet_jax.models.pooling import max_pool
@@ -47,7 +54,14 @@ class ResNet(nn.Module):
       conv_bias: biases in all convolutions, as d2l.ai has them.
       se_reduction: squeeze-and-excitation in every block, with `1 / se_reduction` of its channels (Hu et al. 2018,
         arXiv:1709.01507); 0 leaves it out.
-      preactivation: v2 (He et al. 2016, arXiv:1603.05027).
+      activation_order: "original" (v1), "bn_after_addition", "relu_before_addition", "relu_preactivation" (ReLU-only
+        pre-activation) or "preactivation" (full pre-activation, v2): He et al. 2016 (arXiv:1603.05027), figure 4 and
+        table 2; `Block` describes them. With either pre-activation one more activation follows the last block. The
+        stem ends in BatchNorm and ReLU but for "preactivation".
+      shortcut_gate: "" or, by He et al. 2016, figure 2 and table 1, "constant" (shortcut and branch are halved),
+        "exclusive" (gates g of a 1x1 convolution scale the branch, and 1 - g the shortcut), "shortcut_only" (1 - g
+        scales the shortcut) or "dropout" (of half of the shortcut). The table's "1x1 conv shortcut" is shortcut "C".
+      gate_bias: first value of the gates' biases; the paper tried 0 to -7.
       stride_in_1x1: stride in the first 1x1 of a bottleneck (v1); else in its 3x3 (v1.5).
       zero_init_last: start the scale of each block's last BatchNorm at 0 (Goyal et al. 2017, arXiv:1706.02677).
       stochastic_depth: drop probability of the last block's branch; it grows linearly from the input
@@ -77,7 +91,9 @@ class ResNet(nn.Module):
     projection_norm: bool = True
     conv_bias: bool = False
     se_reduction: int = 0
-    preactivation: bool = False
+    activation_order: str = "original"
+    shortcut_gate: str = ""
+    gate_bias: float = 0.0
     stride_in_1x1: bool = False
     zero_init_last: bool = False
     stochastic_depth: float = 0.0
@@ -87,6 +103,11 @@ class ResNet(nn.Module):
     norm_frozen: bool = False
     norm_axis: Any = None
     dtype: Any = jnp.float32
+
+    @property
+    def preactivation(self) -> bool:
+        """Whether BatchNorm and ReLU are before each convolution: v2."""
+        return self.activation_order == "preactivation"
 
     def setup(self):
         """Make the stem, the blocks, the last BatchNorm of a pre-activation network, and the head."""
@@ -100,10 +121,11 @@ class ResNet(nn.Module):
         if not self.preactivation:
             self.stem_bn = norm()
 
-        fields = dict(norm=norm, preactivation=self.preactivation, dtype=self.dtype)
+        fields = dict(norm=norm, activation_order=self.activation_order, dtype=self.dtype)
         fields |= dict(shortcut=self.shortcut, avg_down=self.avg_down, se_reduction=self.se_reduction)
         fields |= dict(cardinality=self.cardinality, base_width=self.base_width, stride_in_1x1=self.stride_in_1x1)
         fields |= dict(projection_norm=self.projection_norm, conv_bias=self.conv_bias)
+        fields |= dict(shortcut_gate=self.shortcut_gate, gate_bias=self.gate_bias)
         if self.block == "bottleneck":
             fields |= dict(expansion=self.expansion)
         self.stages = tuple(
@@ -144,7 +166,9 @@ class ResNet(nn.Module):
                 x = getattr(self, name)(x, train)
             maps[f"stage{i}"] = x
         if self.preactivation:
-            maps[f"stage{len(self.stages)}"] = nn.relu(self.last_bn(x, use_running_average=not train))
+            x = self.last_bn(x, use_running_average=not train)
+        if self.activation_order in ("relu_preactivation", "preactivation"):
+            maps[f"stage{len(self.stages)}"] = nn.relu(x)
         return maps
 
     @nn.nowrap
@@ -198,9 +222,13 @@ def resolutions(net: ResNet) -> list[Resolution]:
 
 def check(net: ResNet) -> None:
     """Raise ConfigError if the fields of `net` make no network, or one that differs from what they seem to say."""
-    for field, allowed in (("block", tuple(BLOCKS)), ("stem", tuple(STEM_STRIDES)), ("shortcut", SHORTCUTS)):
+    choices = dict(block=tuple(BLOCKS), stem=tuple(STEM_STRIDES), shortcut=SHORTCUTS)
+    choices |= dict(activation_order=ACTIVATION_ORDERS, shortcut_gate=("", *SHORTCUT_GATES))
+    for field, allowed in choices.items():
         if (value := getattr(net, field)) not in allowed:
-            raise ConfigError(f"the network's {field} is {value!r}: use one of {', '.join(allowed)}.")
+            raise ConfigError(
+                f"the network's {field} is {value!r}: use one of {', '.join(name or 'empty' for name in allowed)}."
+            )
     if not net.stage_sizes or len(net.stage_sizes) != len(net.stage_widths):
         raise ConfigError(
             f"stage_sizes is {net.stage_sizes} and stage_widths {net.stage_widths}: give every stage one of each."
@@ -228,8 +256,15 @@ def check(net: ResNet) -> None:
     bottleneck_only = ("cardinality", "base_width", "expansion", "stride_in_1x1")
     if net.block == "basic" and any(getattr(net, field) != getattr(ResNet, field) for field in bottleneck_only):
         raise ConfigError(f"{', '.join(bottleneck_only)} belong to bottlenecks: set block to bottleneck.")
-    if net.preactivation and net.zero_init_last:
-        raise ConfigError("zero_init_last needs a BatchNorm at the end of each block: turn it or preactivation off.")
+    if net.zero_init_last and net.activation_order not in ("original", "relu_preactivation"):
+        raise ConfigError(
+            "zero_init_last needs a BatchNorm at the end of each branch, and activation_order "
+            f"{net.activation_order} has none there: turn it off, or use original or relu_preactivation."
+        )
+    if net.shortcut == "none" and net.shortcut_gate:
+        raise ConfigError("shortcut_gate scales shortcuts, and shortcut none has none: use shortcut A, B or C.")
+    if net.gate_bias and net.shortcut_gate not in ("exclusive", "shortcut_only"):
+        raise ConfigError("gate_bias is of gates with parameters: set shortcut_gate to exclusive or shortcut_only.")
     if net.block == "bottleneck" and min(net.stage_widths) * net.base_width < 64:
         raise ConfigError(
             f"base_width {net.base_width} leaves no channel in a stage {min(net.stage_widths)} wide: use "

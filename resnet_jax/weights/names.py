@@ -23,6 +23,7 @@ RESNET: Names = (
     (r"stage(\d+)_block(\d+)/averaged_shortcut_conv", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.downsample.1"),
     (r"stage(\d+)_block(\d+)/averaged_shortcut_bn", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.downsample.2"),
     (r"stage(\d+)_block(\d+)/se/(fc\d)", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.se.{m[3]}"),
+    (r"stage(\d+)_block(\d+)/gate", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.gate"),
     (r"stage(\d+)_block(\d+)/(conv\d|bn\d)", lambda m: f"layer{m[1]}.{int(m[2]) - 1}.{m[3]}"),
     (r"head", "fc"),
 )
@@ -33,7 +34,7 @@ RESNET_V2: Names = (
     (r"stem_conv/bn(\d+)", lambda m: f"stem.norm{m[1]}"),
     (r"stage(\d+)_block(\d+)/(averaged_)?shortcut_conv", lambda m: f"{v2_block(m)}.downsample.conv"),
     (r"stage(\d+)_block(\d+)/(se/fc\d)", lambda m: f"{v2_block(m)}.{m[3].replace('/', '.')}"),
-    (r"stage(\d+)_block(\d+)/(conv\d)", lambda m: f"{v2_block(m)}.{m[3]}"),
+    (r"stage(\d+)_block(\d+)/(conv\d|gate)", lambda m: f"{v2_block(m)}.{m[3]}"),
     (r"stage(\d+)_block(\d+)/bn(\d)", lambda m: f"{v2_block(m)}.norm{m[3]}"),
     (r"last_bn", "norm"),
     (r"head", "head.fc"),
@@ -58,7 +59,10 @@ def v2_block(match: re.Match) -> str:
 
 
 def names_of(model: nn.Module) -> Names:
-    """Return the names of a network's modules."""
+    """Return the names of a network's modules.
+
+    Other orders of activation than those of v1 and v2 move BatchNorms and have the arrays of v1, and so its names.
+    """
     if isinstance(model, DenseNet):
         return DENSENET
     return RESNET_V2 if model.preactivation else RESNET

@@ -120,7 +120,7 @@ def test_dilated_features_and_logits_are_those_of_torch(golden, library, name, s
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, dict(avg_down=True), dict(preactivation=True), dict(block="bottleneck"), dict(shortcut="C")],
+    [{}, dict(avg_down=True), dict(activation_order="preactivation"), dict(block="bottleneck"), dict(shortcut="C")],
     ids=str,
 )
 def test_the_arrays_of_a_network_do_not_depend_on_its_output_stride(fields):

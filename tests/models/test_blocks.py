@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.models.blocks import (
+    SHORTCUT_GATES,
     SHORTCUTS,
     BasicBlock,
     Block,
@@ -49,8 +50,8 @@ def averaged(x, size):
 
 
 def expected(block, variables, x):
-    """The block's equation: He et al. 2015, equations 1 and 2, or He et al. 2016, figure 4e."""
-    params, statistics = variables["params"], variables["batch_stats"]
+    """The block's equation: He et al. 2015, equations 1 and 2, or He et al. 2016, figure 4; and its figure 2."""
+    order, params, statistics = block.activation_order, variables["params"], variables["batch_stats"]
     strides = {"bn1": block.stride} if block.expansion == 1 or block.stride_in_1x1 else {"bn2": block.stride}
     out_channels = block.channels * block.expansion
     projection = "averaged_shortcut" if block.avg_down else "shortcut"
@@ -60,55 +61,110 @@ def expected(block, variables, x):
         return normalize(y, params[name], statistics[name])
 
     y = shortcut = np.asarray(x, np.float64)
-    for i in range(1, 3 if block.expansion == 1 else 4):
+    count = 2 if block.expansion == 1 else 3
+    for i in range(1, count + 1):
         groups = block.cardinality if (block.expansion, i) == (4, 2) else 1
-        if block.preactivation:
-            y = relu(bn(f"bn{i}", y))
-            shortcut = y if i == 1 and projects else shortcut
+        y = bn(f"bn{i}", y) if order == "preactivation" else y
+        y = relu(y) if order in ("preactivation", "relu_preactivation") else y
+        shortcut = y if i == 1 and projects and order in ("preactivation", "relu_preactivation") else shortcut
         y = convolve(y, params[f"conv{i}"]["kernel"], strides.get(f"bn{i}", 1), groups)
-        if not block.preactivation:
+        if order == "relu_preactivation" or (order != "preactivation" and i < count):
             y = bn(f"bn{i}", y)
-            y = y if f"bn{i + 1}" not in params else relu(y)
+        y = relu(y) if order in ("original", "bn_after_addition", "relu_before_addition") and i < count else y
+    if order == "original":
+        y = bn(f"bn{count}", y)
+    elif order == "relu_before_addition":
+        y = relu(bn(f"bn{count}", y))
     y = gated(y, params["se"]) if block.se_reduction else y
     if projects:
         shortcut = averaged(shortcut, block.stride) if block.avg_down else shortcut[:, :: block.stride, :: block.stride]
         shortcut = convolve(shortcut, params[f"{projection}_conv"]["kernel"])
-        shortcut = shortcut if block.preactivation else bn(f"{projection}_bn", shortcut)
+        shortcut = shortcut if order == "preactivation" else bn(f"{projection}_bn", shortcut)
     elif block.shortcut != "none":
         added = out_channels - x.shape[-1]
         before = {"A": 0, "A_both": added // 2}.get(block.shortcut, 0)
         shortcut = shortcut[:, :: block.stride, :: block.stride]
         shortcut = np.pad(shortcut, ((0, 0), (0, 0), (0, 0), (before, added - before)))
+    if block.shortcut_gate in ("exclusive", "shortcut_only"):
+        gates = convolve(x, params["gate"]["kernel"], block.stride) + params["gate"]["bias"]
+        gates = 1 / (1 + np.exp(-gates))
+        y = gates * y if block.shortcut_gate == "exclusive" else y
+        shortcut = (1 - gates) * shortcut
+    y = y / 2 if block.shortcut_gate == "constant" else y
+    shortcut = shortcut / 2 if block.shortcut_gate in ("constant", "dropout") else shortcut
     y = y if block.shortcut == "none" else y + shortcut
-    return y if block.preactivation else relu(y)
+    if order == "bn_after_addition":
+        return relu(bn(f"bn{count}", y))
+    return relu(y) if order == "original" else y
 
 
 @pytest.mark.parametrize("changes", [False, True])
-@pytest.mark.parametrize("preactivation", [False, True])
+@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
-def test_a_basic_block_computes_its_equation(shortcut, preactivation, changes):
+def test_a_basic_block_computes_its_equation(shortcut, activation_order, changes):
     x = noise(2, 5, 5, 4)
     fields = dict(channels=8, stride=2) if changes else dict(channels=4)
-    block, variables = with_variables(BasicBlock(NORM, shortcut=shortcut, preactivation=preactivation, **fields), x)
+    block, variables = with_variables(
+        BasicBlock(NORM, shortcut=shortcut, activation_order=activation_order, **fields), x
+    )
     np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
 
 
+@pytest.mark.parametrize("shortcut", ["A", "B", "none"])
+@pytest.mark.parametrize("activation_order", ["bn_after_addition", "relu_before_addition", "relu_preactivation"])
+def test_a_block_of_another_order_of_activation_computes_its_equation(activation_order, shortcut):
+    x = noise(2, 5, 5, 4)
+    kind = BottleneckBlock if shortcut == "B" else BasicBlock
+    block = kind(NORM, 8, 2, shortcut, activation_order=activation_order)
+    block, variables = with_variables(block, x)
+    np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
+
+
+@pytest.mark.parametrize("fields", [dict(), dict(stride=2, shortcut="A"), dict(activation_order="preactivation")])
+@pytest.mark.parametrize("shortcut_gate", SHORTCUT_GATES)
+def test_a_block_with_a_scaled_shortcut_computes_its_equation(shortcut_gate, fields):
+    x = noise(2, 5, 5, 4)
+    channels = 8 if fields.get("stride") else 4
+    block = BasicBlock(NORM, channels, shortcut_gate=shortcut_gate, **fields)
+    block, variables = with_variables(block, x)
+    np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
+    assert ("gate" in variables["params"]) == (shortcut_gate in ("exclusive", "shortcut_only"))
+
+
+def test_gates_start_at_the_bias_that_is_asked_for():
+    x = noise(1, 3, 3, 4)
+    block = BasicBlock(NORM, 4, shortcut_gate="exclusive", gate_bias=-6.0)
+    params = initialized(block, x)["params"]["gate"]
+    np.testing.assert_array_equal(params["bias"], np.full(4, -6.0, np.float32))
+    assert params["kernel"].shape == (1, 1, 4, 4)
+
+
+def test_dropout_on_the_shortcut_zeroes_half_of_its_values_in_training():
+    x = 1 + jnp.abs(noise(8, 16, 16, 4))
+    block, variables = with_variables(BasicBlock(NORM, 4, shortcut_gate="dropout"), x)
+    for name in ("bn1", "bn2"):  # a branch of zeros
+        variables["params"][name] = jax.tree.map(np.zeros_like, variables["params"][name])
+    y, _ = block.apply(variables, x, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
+    np.testing.assert_array_equal(y, np.where(y == 0, 0, x))
+    assert np.mean(y == 0) == pytest.approx(0.5, abs=0.025)  # four standard deviations of 8,192 values
+
+
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
-@pytest.mark.parametrize("preactivation", [False, True])
-def test_a_grouped_bottleneck_block_computes_its_equation(preactivation, stride_in_1x1):
+@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
+def test_a_grouped_bottleneck_block_computes_its_equation(activation_order, stride_in_1x1):
     x = noise(2, 5, 5, 4)
     fields = dict(channels=8, stride=2, cardinality=2, base_width=16, stride_in_1x1=stride_in_1x1)
-    block, variables = with_variables(BottleneckBlock(NORM, preactivation=preactivation, **fields), x)
+    block, variables = with_variables(BottleneckBlock(NORM, activation_order=activation_order, **fields), x)
     np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
 
 
 @pytest.mark.parametrize("fields", [dict(avg_down=True), dict(se_reduction=16), dict(avg_down=True, se_reduction=16)])
-@pytest.mark.parametrize("preactivation", [False, True])
+@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kind", [BasicBlock, BottleneckBlock])
-def test_a_block_with_averages_and_gates_computes_its_equation(kind, stride, preactivation, fields):
+def test_a_block_with_averages_and_gates_computes_its_equation(kind, stride, activation_order, fields):
     x = noise(2, 5, 5, 4)
-    block, variables = with_variables(kind(NORM, 8, stride, preactivation=preactivation, **fields), x)
+    block, variables = with_variables(kind(NORM, 8, stride, activation_order=activation_order, **fields), x)
     np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
 
 
@@ -161,14 +217,16 @@ def test_shortcuts_b_and_c_project_where_stride_or_channels_change(shortcut, fie
 
 
 def test_a_projection_under_preactivation_has_no_batchnorm():
-    assert projections("B", channels=16, preactivation=True) == {"shortcut_conv"}
+    assert projections("B", channels=16, activation_order="preactivation") == {"shortcut_conv"}
 
 
 @pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
-@pytest.mark.parametrize("preactivation", [False, True])
-def test_a_plain_block_has_no_identity_path(block, preactivation):
+@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
+def test_a_plain_block_has_no_identity_path(block, activation_order):
     x = noise(2, 4, 4, 8)
-    block, variables = with_variables(block(NORM, 8 // block.expansion, 1, "none", preactivation), x)
+    block, variables = with_variables(
+        block(NORM, 8 // block.expansion, 1, "none", activation_order=activation_order), x
+    )
     silent = {**variables, "params": jax.tree.map(np.zeros_like, variables["params"])}
     np.testing.assert_array_equal(block.apply(silent, x, False), np.zeros_like(x))
     assert np.any(block.apply(variables, x, False) != 0)
@@ -200,7 +258,7 @@ def test_every_scale_but_the_zeroed_last_starts_at_one(block, zero_init_last):
 
 def test_a_preactivated_block_passes_its_input_on_unrectified():
     x = -jnp.abs(noise(2, 4, 4, 4))
-    block, variables = with_variables(BasicBlock(NORM, 4, preactivation=True), x)
+    block, variables = with_variables(BasicBlock(NORM, 4, activation_order="preactivation"), x)
     variables["params"]["conv2"]["kernel"] = np.zeros((3, 3, 4, 4), np.float32)
     np.testing.assert_array_equal(block.apply(variables, x, False), x)
 

@@ -191,7 +191,7 @@ def test_a_name_that_is_near_to_none_is_answered_without_a_guess():
         ("cifar_resnext29_4x32d", dict(stage_sizes=(3, 3, 3), cardinality=4, base_width=32, stem_width=64)),
         ("cifar_resnet26", dict(stage_sizes=(4, 4, 4), shortcut="A", num_classes=10)),
         ("cifar_plain14", dict(stage_sizes=(2, 2, 2), shortcut="none")),
-        ("cifar_wrn40_4", dict(stage_sizes=(6, 6, 6), stage_widths=(64, 128, 256), preactivation=True)),
+        ("cifar_wrn40_4", dict(stage_sizes=(6, 6, 6), stage_widths=(64, 128, 256), activation_order="preactivation")),
         ("cifar_densenet_bc40_12", dict(block_sizes=(6, 6, 6), growth_rate=12, stem_width=24)),
         ("wide_resnet26_4", dict(base_width=256)),
         ("d2l_resnet18", dict(conv_bias=True, projection_norm=False)),

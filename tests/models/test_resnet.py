@@ -36,10 +36,10 @@ def dtypes(tree):
 # Types
 
 
-@pytest.mark.parametrize("preactivation", [False, True])
-def test_half_precision_keeps_parameters_statistics_and_logits_in_float32(preactivation):
+@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
+def test_half_precision_keeps_parameters_statistics_and_logits_in_float32(activation_order):
     images = noise(4, 8, 8, 3)
-    model = tiny(dtype=jnp.bfloat16, preactivation=preactivation)
+    model = tiny(dtype=jnp.bfloat16, activation_order=activation_order)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
     assert dtypes(variables) == {jnp.dtype("float32")}
     variables = filled(model, images)
@@ -66,7 +66,11 @@ def test_half_precision_gives_nearly_the_logits_of_full_precision():
         # The stem is kept before its max-pool: 33 to 17, pooled to 9.
         (dict(stem="imagenet"), 33, dict(stem=(17, 8), stage1=(9, 8), stage2=(5, 16))),
         (dict(stem="imagenet"), 32, dict(stem=(16, 8), stage1=(8, 8), stage2=(4, 16))),
-        (dict(stem="imagenet", preactivation=True), 32, dict(stem=(16, 8), stage1=(8, 8), stage2=(4, 16))),
+        (
+            dict(stem="imagenet", activation_order="preactivation"),
+            32,
+            dict(stem=(16, 8), stage1=(8, 8), stage2=(4, 16)),
+        ),
         (dict(stem="deep", stem_hidden=(4, 6)), 33, dict(stem=(17, 8), stage1=(9, 8), stage2=(5, 16))),
         (dict(block="bottleneck"), 9, dict(stem=(9, 8), stage1=(9, 32), stage2=(5, 64))),
         (dict(shortcut="A"), 8, dict(stem=(8, 8), stage1=(8, 8), stage2=(4, 16))),
@@ -98,7 +102,7 @@ def test_the_stem_is_a_convolution_normalized_and_rectified():
 
 def test_the_imagenet_stem_is_7x7_with_stride_2():
     images = noise(1, 11, 11, 3)
-    model = tiny(stem="imagenet", preactivation=True)
+    model = tiny(stem="imagenet", activation_order="preactivation")
     variables = filled(model, images)
     stem = model.apply(variables, images, method="features")["stem"]
     kernel = variables["params"]["stem_conv"]["kernel"]
@@ -106,11 +110,11 @@ def test_the_imagenet_stem_is_7x7_with_stride_2():
     np.testing.assert_allclose(stem, convolve(images, kernel, 2), atol=1e-4)
 
 
-@pytest.mark.parametrize("preactivation", [False, True])
-def test_the_deep_stem_is_three_3x3_of_which_the_first_strides(preactivation):
+@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
+def test_the_deep_stem_is_three_3x3_of_which_the_first_strides(activation_order):
     """He et al. 2018, figure 2b. Under pre-activation the last one is left as it is, like the 7x7."""
     images = noise(1, 11, 11, 3)
-    model = tiny(stem="deep", stem_hidden=(4, 6), preactivation=preactivation)
+    model = tiny(stem="deep", stem_hidden=(4, 6), activation_order=activation_order)
     variables = filled(model, images)
     params, statistics = variables["params"], variables["batch_stats"]
     x, deep = images, params["stem_conv"]
@@ -118,7 +122,7 @@ def test_the_deep_stem_is_three_3x3_of_which_the_first_strides(preactivation):
         x = convolve(x, deep[f"conv{i}"]["kernel"], stride)
         if i < 3:
             x = relu(normalize(x, deep[f"bn{i}"], statistics["stem_conv"][f"bn{i}"]))
-    if not preactivation:
+    if activation_order == "original":
         x = relu(normalize(x, params["stem_bn"], statistics["stem_bn"]))
     assert [deep[f"conv{i}"]["kernel"].shape[2:] for i in (1, 2, 3)] == [(3, 4), (4, 6), (6, 8)]
     np.testing.assert_allclose(model.apply(variables, images, method="features")["stem"], x, atol=1e-4)
@@ -127,7 +131,7 @@ def test_the_deep_stem_is_three_3x3_of_which_the_first_strides(preactivation):
 def test_padding_of_the_max_pool_is_never_the_maximum():
     """The stage is silenced, so that the only stage is the pooled stem, which is negative everywhere."""
     images = jnp.ones((1, 16, 16, 3))
-    model = tiny(stem="imagenet", preactivation=True, stage_sizes=(1, 1))
+    model = tiny(stem="imagenet", activation_order="preactivation", stage_sizes=(1, 1))
     variables = jax.tree.map(np.zeros_like, filled(model, images))
     variables["params"]["stem_conv"]["kernel"] -= 1
     maps = model.apply(variables, images, method="features")
@@ -140,7 +144,7 @@ def test_padding_of_the_max_pool_is_never_the_maximum():
 
 def test_preactivation_has_no_norm_in_the_stem_and_one_at_the_end():
     images = noise(2, 8, 8, 3)
-    model = tiny(preactivation=True)
+    model = tiny(activation_order="preactivation")
     variables = filled(model, images)
     assert "stem_bn" not in variables["params"]
     maps = model.apply(variables, images, method="features")
@@ -225,10 +229,10 @@ def test_a_single_value_has_no_unbiased_variance_and_keeps_its_own():
     np.testing.assert_array_equal(updates["batch_stats"]["stem_bn"]["var"], np.zeros(8))
 
 
-@pytest.mark.parametrize("preactivation", [False, True])
-def test_a_training_step_moves_every_statistic(preactivation):
+@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
+def test_a_training_step_moves_every_statistic(activation_order):
     images = noise(4, 8, 8, 3)
-    model = tiny(preactivation=preactivation)
+    model = tiny(activation_order=activation_order)
     variables = filled(model, images)
     _, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
     old, new = (flatten_dict(tree["batch_stats"], sep="/") for tree in (variables, updates))
@@ -343,6 +347,41 @@ def test_stochastic_depth_follows_its_key():
     assert not np.allclose(logits(0), logits(1), atol=1e-3)
 
 
+@pytest.mark.parametrize("activation_order", ["bn_after_addition", "relu_before_addition", "relu_preactivation"])
+def test_other_orders_of_activation_have_the_parameters_of_the_original(activation_order):
+    images = jnp.zeros((1, 8, 8, 3))
+    original, other = (
+        jax.eval_shape(lambda model=model: model.init(jax.random.key(0), images))
+        for model in (tiny(), tiny(activation_order=activation_order))
+    )
+    assert jax.tree.map(lambda array: array.shape, original) == jax.tree.map(lambda array: array.shape, other)
+
+
+def test_one_more_relu_follows_the_last_block_of_relu_only_preactivation_and_no_other():
+    images = noise(2, 8, 8, 3)
+    model = tiny(activation_order="relu_preactivation", stage_sizes=(1,), stage_widths=(8,), shortcut="A")
+    variables = filled(model, images)
+    maps = model.apply(variables, images, method="features")
+    assert np.min(maps["stem"]) == np.min(maps["stage1"]) == 0
+    block = model.bind(variables).stage1_block1
+    unrectified = block(maps["stem"], False)
+    assert np.min(unrectified) < 0
+    np.testing.assert_allclose(maps["stage1"], relu(unrectified), atol=1e-6)
+
+
+def test_gates_add_a_1x1_convolution_to_each_block():
+    """He et al. 2016, section 3.1: as many gates as the block has outputs. 8 * 8 + 8 and 8 * 16 + 16 values."""
+    images = jnp.zeros((1, 8, 8, 3))
+    sizes = [
+        sum(array.size for array in jax.tree.leaves(variables["params"]))
+        for variables in (
+            jax.eval_shape(lambda model=model: model.init(jax.random.key(0), images))
+            for model in (tiny(shortcut="A"), tiny(shortcut="A", shortcut_gate="shortcut_only", gate_bias=-6.0))
+        )
+    ]
+    assert sizes[1] - sizes[0] == 72 + 144
+
+
 # Fields that make no network
 
 
@@ -369,7 +408,12 @@ def test_stochastic_depth_follows_its_key():
         (dict(cardinality=32), "belong to bottlenecks"),
         (dict(base_width=4), "belong to bottlenecks"),
         (dict(stride_in_1x1=True), "belong to bottlenecks"),
-        (dict(preactivation=True, zero_init_last=True), "zero_init_last needs a BatchNorm at the end"),
+        (dict(activation_order="preactivation", zero_init_last=True), "zero_init_last needs a BatchNorm at the end"),
+        (dict(activation_order="relu_before_addition", zero_init_last=True), "relu_before_addition has none there"),
+        (dict(activation_order="postactivation"), r"activation_order is 'postactivation': use one of original, bn_aft"),
+        (dict(shortcut_gate="open"), r"shortcut_gate is 'open': use one of empty, constant, exclusive, .*dropout\."),
+        (dict(shortcut_gate="constant", shortcut="none"), "shortcut none has none: use shortcut A, B or C"),
+        (dict(shortcut_gate="constant", gate_bias=-6.0), "gate_bias is of gates with parameters"),
         (dict(shortcut="A", stage_widths=(16, 8)), "shortcut A can only add channels"),
         (dict(shortcut="A_both", stage_widths=(16, 8)), "shortcut A can only add channels"),
         (dict(stochastic_depth=1.0), r"stochastic_depth is 1\.0: use a probability below 1"),
@@ -387,8 +431,9 @@ def test_fields_that_make_no_network_are_refused_at_first_use(fields, message):
         dict(stochastic_depth=0.99),
         dict(stage_widths=(16, 8)),
         dict(stem="deep", stem_hidden=()),
-        dict(preactivation=True, stem="deep", avg_down=True, shortcut="C", se_reduction=16),
+        dict(activation_order="preactivation", stem="deep", avg_down=True, shortcut="C", se_reduction=16),
         dict(stage_widths=(8, 8), shortcut="A_both"),
+        dict(activation_order="relu_preactivation", zero_init_last=True, shortcut_gate="exclusive", gate_bias=-6.0),
         dict(block="bottleneck", cardinality=2, base_width=8, stride_in_1x1=True, shortcut="A"),
     ],
 )

@@ -52,11 +52,11 @@ def saved(file):
 # There and back
 
 
-@pytest.mark.parametrize("preactivation", [False, True])
+@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
-def test_loaded_weights_are_the_saved_ones_bit_for_bit(file, block, shortcut, preactivation):
-    model, variables = filled(block=block, shortcut=shortcut, preactivation=preactivation)
+def test_loaded_weights_are_the_saved_ones_bit_for_bit(file, block, shortcut, activation_order):
+    model, variables = filled(block=block, shortcut=shortcut, activation_order=activation_order)
     save_weights(model, variables, file)
     assert bits(load_weights(model, file)) == bits(variables)
 
@@ -67,13 +67,14 @@ def test_loaded_weights_are_the_saved_ones_bit_for_bit(file, block, shortcut, pr
         dict(block="bottleneck", cardinality=4, base_width=16),
         dict(stem="imagenet"),
         dict(stem="deep", avg_down=True),
-        dict(channels=1, stem="deep", avg_down=True, preactivation=True),
+        dict(channels=1, stem="deep", avg_down=True, activation_order="preactivation"),
         dict(se_reduction=16),
-        dict(se_reduction=16, preactivation=True),
+        dict(se_reduction=16, activation_order="preactivation"),
+        dict(shortcut_gate="exclusive", activation_order="bn_after_addition"),
         dict(conv_bias=True, projection_norm=False),
         dict(num_classes=0),
         dict(channels=1),
-        dict(channels=1, stem="imagenet", preactivation=True),
+        dict(channels=1, stem="imagenet", activation_order="preactivation"),
     ],
 )
 def test_groups_stems_heads_and_grey_images_come_back_bit_for_bit(file, fields):
@@ -168,7 +169,7 @@ def test_a_path_of_a_preactivation_network_has_the_name_that_timm_gives_it(path,
 
 
 def test_the_head_of_a_preactivation_network_is_a_1x1_convolution_as_in_timm(file):
-    model, variables = filled(preactivation=True)
+    model, variables = filled(activation_order="preactivation")
     save_weights(model, variables, file)
     kernel = safetensors.numpy.load_file(file)["head.fc.weight"]
     assert kernel.shape == (5, 16, 1, 1)
@@ -283,7 +284,10 @@ def test_only_safetensors_are_written(tmp_path, name):
 
 def test_variables_of_another_network_are_not_saved(file):
     model, _ = filled()
-    for other, name in ((dict(stage_sizes=(1, 1)), r"layer2\.1\."), (dict(preactivation=True), r"layer2\.0\.bn1\.")):
+    for other, name in (
+        (dict(stage_sizes=(1, 1)), r"layer2\.1\."),
+        (dict(activation_order="preactivation"), r"layer2\.0\.bn1\."),
+    ):
         _, variables = filled(**other)
         with pytest.raises(DataError, match=rf"not those of the network: they differ in {name}"):
             save_weights(model, variables, file)
