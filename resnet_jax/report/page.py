@@ -138,7 +138,7 @@ def _difference(errors: list[float], result: Published | None) -> tuple[str, str
     """Return ours less theirs in points of error, and whether it is within two published standard deviations."""
     if not errors or result is None:
         return "", ""
-    difference = mean_and_deviation(errors)[0] - 100 * (1 - result.top1)
+    difference = round(mean_and_deviation(errors)[0] - 100 * (1 - result.top1), 2) + 0.0  # without a sign of zero
     if result.spread is None:
         return f"{difference:+.2f}", "none published"
     return f"{difference:+.2f}", "yes" if abs(difference) <= 200 * result.spread else "no"

@@ -14,6 +14,7 @@ from rich.table import Table
 from resnet_jax import runner
 from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import ConfigError, Diverged, InUse, UserError
+from resnet_jax.interrupts import Interrupted
 from resnet_jax.run_directory import RunDirectory, read_json, write_atomically
 from resnet_jax.sweeps.plan import SWEEP_FILE, Trial, chosen, description, trials
 
@@ -68,6 +69,8 @@ def run_trial(trial: Trial, folder: pathlib.Path) -> None:
     failed.unlink(missing_ok=True)
     try:
         runner.run(trial.config, str(folder), "train")
+    except Interrupted:
+        raise
     except InUse as error:
         print(f"{trial.name} is left to another process: {error}", flush=True)
     except Diverged as error:

@@ -48,5 +48,3 @@ def test_the_page_of_networks_is_what_the_command_prints(capsys, monkeypatch):
     assert main(["models", "--format=markdown"]) == 0
     page = pathlib.Path(__file__).parents[2] / "docs" / "networks.md"
     assert capsys.readouterr().out == page.read_text()
-
-
