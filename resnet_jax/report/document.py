@@ -12,6 +12,7 @@ h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .6rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 14px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
+td:first-child { white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 figure { margin: 1rem 0; break-inside: avoid; }
@@ -74,7 +75,7 @@ def _markdown(part: Part, folder: str) -> str:
     if isinstance(part, Text):
         return part.text
     if isinstance(part, Figure):
-        return f"![{part.caption}]({folder}/{part.name}.png)\n\n{part.caption}"
+        return f"![{part.name}]({folder}/{part.name}.png)\n\n{part.caption}"
     rules = ["---:" if name.startswith("#") else "---" for name in part.header]
     names = [name.lstrip("#") for name in part.header]
     lines = [names, rules, *([cell.replace("|", "\\|") for cell in row] for row in part.rows)]

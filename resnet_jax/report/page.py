@@ -33,13 +33,7 @@ def study_parts(study: Study) -> list[Part]:
     parts = [
         Heading(study.title),
         Text(f"{study.question} {study.source}: {study.finding}"),
-        Table(
-            (
-                *("variant", "#parameters", "#multiply-adds", "#runs", "#error (%)", "#training loss"),
-                *("#published (%)", "#difference", "within its spread", "#epochs", "#seconds a run"),
-            ),
-            [_study_row(row, known.get(row.label)) for row in study.rows],
-        ),
+        study_table(study, known),
     ]
     done = [run for row in study.rows for run in row.done]
     if not done:
@@ -73,6 +67,17 @@ def study_parts(study: Study) -> list[Part]:
             )
         )
     return parts
+
+
+def study_table(study: Study, known: dict[str, Published]) -> Table:
+    """Return a row a variant, without the columns that no variant has a value for."""
+    header = (
+        *("variant", "#parameters", "#multiply-adds", "#runs", "#error (%)", "#training loss"),
+        *("#published (%)", "#difference", "within its spread", "#epochs", "#seconds a run"),
+    )
+    columns = zip(header, *(_study_row(row, known.get(row.label)) for row in study.rows), strict=True)
+    header, *rows = zip(*(column for column in columns if any(column[1:])), strict=True)
+    return Table(header, rows)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
@@ -126,7 +131,7 @@ def _study_row(row: Row, result: Published | None) -> tuple[str, ...]:
         f"{done[0].summary['multiply_adds'] / 1e6:,.1f} M" if done and "multiply_adds" in done[0].summary else "",
         _count(row),
         _spread(errors, ".2f"),
-        _spread(losses, ".3g"),
+        _spread(losses, ".3g", ".1g"),
         f"{100 * (1 - result.top1):.2f}" if result else "",
         *_difference(errors, result),
         f"{max(run.epochs for run in done):.4g}" if done else "",
@@ -169,11 +174,11 @@ def _count(row: Row) -> str:
     return ", ".join([str(len(row.done)), *told])
 
 
-def _spread(values: list[float], form: str) -> str:
+def _spread(values: list[float], form: str, deviation_form: str | None = None) -> str:
     if not values:
         return ""
     mean, deviation = mean_and_deviation(values)
-    return f"{mean:{form}}" if deviation is None else f"{mean:{form}} ± {deviation:{form}}"
+    return f"{mean:{form}}" if deviation is None else f"{mean:{form}} ± {deviation:{deviation_form or form}}"
 
 
 def _percent(error: float | None) -> str:
