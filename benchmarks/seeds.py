@@ -1,6 +1,7 @@
 """Whether seeds of one network train faster together, by vmap over their states, than one after the other.
 
-    python benchmarks/seeds.py [--network=cifar_resnet20] [--seeds=3] [--batch=64] [--size=8] [--out=results/seeds/cpu.json]
+    python benchmarks/seeds.py --out=results/seeds/cpu.json [--network=cifar_resnet20] [--seeds=3] [--batch=64]
+        [--size=8]
 
 A step of every seed is taken by one program that maps over the seeds, and by one program a seed in turn: with XLA's own
 convolutions, which can be mapped, and as `main.py` runs them. Images a second over all seeds, medians of rounds.
