@@ -87,7 +87,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
             str(run.path),
             run.network,
             run.dataset,
-            str(run.config.get("training", {}).get("seed", "")),
+            str(run.config["training"].get("seed", "")),
             f"{run.epochs:.4g}",
             _percent(run.test_error),
             _loss(run.training_loss),

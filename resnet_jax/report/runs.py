@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import re
 import statistics
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from resnet_jax.config import MAY_CHANGE
 from resnet_jax.errors import UserError
 from resnet_jax.run_directory import covered, flattened, read_json, read_metrics
-from resnet_jax.sweeps.plan import SWEEP_FILE
+from resnet_jax.sweeps.plan import LABEL, SWEEP_FILE
 
 IMAGENET_EXAMPLES = 50_000  # of its validation set, by which it is known whatever its folder is called
 
@@ -110,10 +111,13 @@ def read_run(folder: pathlib.Path) -> Run:
     if not _is_config(config):
         raise UserError(f"{folder} holds no run, or its config.json is damaged")
     metrics = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
-    if not all(isinstance(record.get("epoch"), int | float) and "loss" in record for record in metrics):
-        raise UserError(f"{folder / 'metrics.jsonl'} has records without an epoch or a loss")
+    for record in metrics:
+        if not _is_number(record.get("epoch")) or not all(
+            name in record and (record[name] is None or _is_number(record[name])) for name in ("loss", "top1")
+        ):
+            raise UserError(f"{folder / 'metrics.jsonl'} has records without an epoch, a loss or an accuracy")
     summary = read_json(folder / "summary.json")
-    if isinstance(summary, dict) and isinstance(summary.get("top1"), int | float):
+    if _is_summary(summary):
         return Run(folder, config, metrics, summary, "done")
     if (folder / "summary.json").exists():
         raise UserError(f"{folder / 'summary.json'} is damaged")
@@ -135,14 +139,13 @@ def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
             (str(each["label"]), str(each["series"]), each["x"], str(each["published"]), dict(each["fields"]))
             for each in told["variants"]
         ]
-        assert all(x is None or isinstance(x, int | float) for _, _, x, _, _ in variants)
+        assert all(x is None or _is_number(x) for _, _, x, _, _ in variants)
+        assert all(re.fullmatch(LABEL, label) for label, *_ in variants)
+        assert variants and len({label for label, *_ in variants}) == len(variants)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{folder / SWEEP_FILE} is damaged: start the sweep again, which writes it anew") from error
     turned = {"training.seed", *(field for *_, fields in variants for field in fields)}
-    found = {
-        label: list(_readable(sorted((folder / pathlib.PurePath(label).name).glob("seed*")), notes))
-        for label, *_ in variants
-    }
+    found = {label: list(_readable(sorted((folder / label).glob("seed*")), notes)) for label, *_ in variants}
     strange = _of_other_configs([run for runs in found.values() for run in runs], turned, notes)
     rows = [
         Row(label, series, x, published, [run for run in found[label] if run.path not in strange])
@@ -207,8 +210,25 @@ def _of_other_configs(runs: list[Run], turned: set[str], notes: list[str]) -> se
     return strange
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that can be shown and drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _is_summary(summary: Any) -> bool:
+    if not isinstance(summary, dict) or not _is_number(summary.get("top1")):
+        return False
+    numbers = ("params", "multiply_adds", "wall_seconds", "eval_examples")
+    return (
+        all(_is_number(summary.get(name, 0)) for name in numbers)
+        and isinstance(summary.get("hardware", ""), str)
+        and isinstance(summary.get("versions", {}), dict)
+    )
+
+
 def _is_config(config: Any) -> bool:
-    groups = isinstance(config, dict) and all(isinstance(config.get(group), dict) for group in ("model", "data"))
+    named = ("model", "data", "training")
+    groups = isinstance(config, dict) and all(isinstance(config.get(group), dict) for group in named)
     return (
         groups
         and isinstance(config["model"].get("name"), str)

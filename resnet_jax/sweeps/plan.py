@@ -12,6 +12,7 @@ from resnet_jax.errors import ConfigError, nearest
 
 # Beside its runs, a sweep's folder holds this: what was asked, of which variants, and what the source found.
 SWEEP_FILE = "sweep.json"
+LABEL = r"[\w+=-]+"  # of a variant: the name of its folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def sweep(
     """
     labels = [variant.label for variant in variants]
     for label in labels:
-        if labels.count(label) > 1 or label.isdigit() or not re.fullmatch(r"[\w+=-]+", label):
+        if labels.count(label) > 1 or label.isdigit() or not re.fullmatch(LABEL, label):
             raise ConfigError(
                 f"a variant is called {label!r}: use each label once, of letters, digits and _+=-, not digits alone."
             )

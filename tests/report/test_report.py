@@ -2,10 +2,13 @@ import json
 import pathlib
 import re
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from resnet_jax.__main__ import main
 from resnet_jax.config import default_config, to_dict
+from resnet_jax.errors import UserError
 from resnet_jax.report.document import Heading, Table, Text, to_html, to_markdown
 from resnet_jax.report.page import page
 from resnet_jax.report.published import read_published
@@ -157,3 +160,49 @@ def test_texts_are_escaped():
     parts = [Heading("<b>", 1), Text("a & b"), Table(("x", "#y"), [("<i>|", "1")])]
     assert "<b>" not in to_html(parts, "t") and "&lt;i&gt;|" in to_html(parts, "t")
     assert "<i>\\|" in to_markdown(parts, "")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@hypothesis.given(data=st.data())
+@hypothesis.settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+def test_whatever_is_in_the_files_of_runs_there_is_a_page_or_a_sentence(sweep, data, monkeypatch):
+    """A value anywhere in one of the files is replaced by any other; figures are drawn in a few cases only."""
+    drawn = data.draw(st.integers(0, 9)) == 0
+    if not drawn:
+        monkeypatch.setattr("resnet_jax.report.page.draw_results", lambda study, known: b"")
+        monkeypatch.setattr("resnet_jax.report.page.draw_learning_curves", lambda study: b"")
+    run = sweep / "plain-20" / "seed0"
+    file = data.draw(
+        st.sampled_from([sweep / "sweep.json", run / "config.json", run / "summary.json", run / "metrics.jsonl"])
+    )
+    kept = file.read_text()
+    lines = kept.splitlines() if file.suffix == ".jsonl" else [kept]
+    whole = json.loads(lines[-1])
+    here = whole
+    while True:
+        key = data.draw(st.sampled_from(list(here) if isinstance(here, dict) else list(range(len(here)))))
+        if isinstance(here[key], dict | list) and here[key] and data.draw(st.booleans()):
+            here = here[key]
+        else:
+            here[key] = data.draw(JSON)
+            break
+    file.write_text("\n".join([*lines[:-1], json.dumps(whole)]))
+    try:
+        parts = page(*find([sweep], notes := []), notes)
+        assert to_html(parts, "") and to_markdown(parts, "")
+    except UserError as error:
+        assert str(error)
+    finally:
+        file.write_text(kept)
