@@ -41,6 +41,9 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
     if workdir is None:
         raise ConfigError("no folder is given for the sweep: name one by --workdir=DIR, such as --workdir=runs/depth.")
     taken = chosen(trials(config), which)
+    parallel = config.base.parallel
+    if mode == "train" and len(taken) > 1 and (parallel.hosts > 1 or parallel.coordinator == "auto"):
+        raise ConfigError("hosts join for one run only: name one by --variant, as --mode=list numbers them.")
     folder = pathlib.Path(workdir)
     for trial in taken:  # before any of them is run
         record = RunDirectory(folder / trial.name)
@@ -48,7 +51,9 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
             record.check(to_dict(trial.config), MAY_CHANGE)
     if mode == "train":
         RunDirectory(folder).create()
-        write_atomically(folder / SWEEP_FILE, json.dumps(description(config), indent=2).encode() + b"\n")
+        told = json.loads(json.dumps(description(config)))
+        if read_json(folder / SWEEP_FILE) != told:  # else other processes may be about to write the same
+            write_atomically(folder / SWEEP_FILE, json.dumps(told, indent=2).encode() + b"\n")
         for trial in taken:
             if state(folder / trial.name) in ("done", "diverged"):
                 continue

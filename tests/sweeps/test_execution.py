@@ -81,6 +81,14 @@ def test_a_stop_ends_the_sweep(started, tmp_path):
     assert started.names == ["a/seed0", "b/seed0"]
 
 
+def test_hosts_join_for_one_run(started, tmp_path):
+    several = config()
+    several.base.parallel.coordinator = "auto"
+    with pytest.raises(ConfigError, match="hosts join for one run only"):
+        run_sweep(several, tmp_path, "train", None)
+    assert run_sweep(several, tmp_path, "train", "a/seed1") == 0
+
+
 def test_a_list_makes_no_run(started, tmp_path, capsys):
     assert run_sweep(config(), tmp_path / "none", "list", None) == 0
     assert not started.names and not (tmp_path / "none").exists()
