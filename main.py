@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.interrupts import Interrupted
-from resnet_jax.sweeps.plan import is_sweep
+from resnet_jax.sweep import is_sweep
 
 USAGE = (
     "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay|list] [--variant=K] "
@@ -72,7 +72,7 @@ def explain(error: Exception) -> str:
 def start(values: flags.FlagValues) -> int:
     """Start what the flags name, a run or a sweep, and return its exit code."""
     if is_sweep(values.config):
-        from resnet_jax.sweeps.execution import run_sweep  # takes seconds to import: a wrong flag is told before
+        from resnet_jax.sweep_runner import run_sweep  # takes seconds to import: a wrong flag is told before
 
         return int(run_sweep(values.config, values.workdir, values.mode, values.variant) > 0)
     if values.variant is not None or values.mode == "list":

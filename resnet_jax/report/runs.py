@@ -12,7 +12,7 @@ from typing import Any
 from resnet_jax.config import MAY_CHANGE
 from resnet_jax.errors import UserError
 from resnet_jax.run_directory import covered, flattened, read_json, read_metrics
-from resnet_jax.sweeps.plan import LABEL, SWEEP_FILE
+from resnet_jax.sweep import LABEL, SWEEP_FILE
 
 IMAGENET_EXAMPLES = 50_000  # of its validation set, by which it is known whatever its folder is called
 
@@ -75,7 +75,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A variant of a study with its runs; the other fields are those of `sweeps.plan.Variant`."""
+    """A variant of a study with its runs; the other fields are those of `sweep.Variant`."""
 
     label: str
     series: str
@@ -91,7 +91,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A sweep and its runs; the texts are those of `sweeps.plan.sweep`."""
+    """A sweep and its runs; the texts are those of `sweep.sweep`."""
 
     path: pathlib.Path
     title: str

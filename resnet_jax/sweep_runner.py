@@ -16,7 +16,7 @@ from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import ConfigError, Diverged, InUse, UserError
 from resnet_jax.interrupts import Interrupted
 from resnet_jax.run_directory import RunDirectory, read_json, write_atomically
-from resnet_jax.sweeps.plan import SWEEP_FILE, Trial, chosen, description, trials
+from resnet_jax.sweep import SWEEP_FILE, Trial, chosen, description, trials
 
 FAILED_FILE = "failed.json"
 

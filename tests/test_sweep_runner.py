@@ -8,8 +8,8 @@ import main as command
 from resnet_jax import runner
 from resnet_jax.errors import ConfigError, DataError, Diverged, InUse
 from resnet_jax.interrupts import Interrupted
-from resnet_jax.sweeps.execution import run_sweep, state
-from resnet_jax.sweeps.plan import Variant, sweep
+from resnet_jax.sweep import Variant, sweep
+from resnet_jax.sweep_runner import run_sweep, state
 from tests import small
 
 
@@ -105,10 +105,10 @@ def test_wrong_use_is_told(started, workdir, mode, said):
 
 
 def test_a_sweep_is_trained_by_the_command_and_refuses_another_config(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(pathlib.Path(__file__).parents[2])
+    monkeypatch.chdir(pathlib.Path(__file__).parents[1])
     monkeypatch.setattr(jax, "clear_caches", lambda: None)  # other tests use them
     file = tmp_path / "file.py"
-    file.write_text("from tests.sweeps import test_execution\n\n\nget_config = test_execution.config\n")
+    file.write_text("from tests import test_sweep_runner\n\n\nget_config = test_sweep_runner.config\n")
     folder = tmp_path / "runs"
     arguments = ["main.py", f"--config={file}", f"--workdir={folder}", "--variant=b/seed1"]
     assert command.main([*arguments, "--config.base.training.steps=4"]) == 0

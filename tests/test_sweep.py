@@ -9,9 +9,9 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models.cost import costs
 from resnet_jax.models.registry import create_model, image_shape
 from resnet_jax.report.published import find_published
-from resnet_jax.sweeps.plan import Variant, chosen, description, is_sweep, sweep, trials
+from resnet_jax.sweep import Variant, chosen, description, is_sweep, sweep, trials
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweeps").glob("*.py") if file.stem != "scales")
 TEXTS = dict(title="T", question="Q?", source="S", finding="F.", axis="layers")
 

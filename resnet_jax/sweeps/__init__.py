@@ -1,1 +1,0 @@
-"""Sweeps: runs that differ in a few fields and answer one question together."""
