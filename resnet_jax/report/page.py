@@ -1,12 +1,13 @@
 """The report: studies, runs, and the published tables with ours beside them, as the parts of one page."""
 
+import pathlib
 import re
 from collections.abc import Sequence
 
 from resnet_jax.report.document import Figure, Heading, Part, Table, Text
 from resnet_jax.report.published import Published, find_published, read_published
 from resnet_jax.report.runs import Row, Run, Study
-from resnet_jax.report.studies import draw_learning_curves, draw_results, mean_and_deviation
+from resnet_jax.report.studies import STYLES, draw_learning_curves, draw_results, mean_and_deviation
 
 TITLES = {"imagenet": "ImageNet, top-1", "cifar10": "CIFAR-10, top-1", "cifar100": "CIFAR-100, top-1"}
 
@@ -19,7 +20,7 @@ def page(studies: Sequence[Study], runs: Sequence[Run], notes: Sequence[str]) ->
     for study in studies:
         parts += study_parts(study)
     if runs:
-        parts += [Heading("Runs"), runs_table(runs)]
+        parts += [Heading("Runs"), runs_table(runs), *runs_curves(runs)]
     everything = [*runs, *(run for study in studies for row in study.rows for run in row.runs)]
     for dataset in TITLES:
         if dataset == "imagenet" or any(run.dataset == dataset for run in everything):
@@ -99,6 +100,24 @@ def runs_table(runs: Sequence[Run]) -> Table:
     ]
     header = ("run", "network", "data", "#seed", "#epochs", "#error (%)", "#training loss", "state", "#seconds")
     return Table((*header, "hardware"), rows)
+
+
+def runs_curves(runs: Sequence[Run]) -> list[Figure]:
+    """Return the learning curves of the finished runs, a few in a figure, and those of one data set together."""
+    done = [run for run in runs if run.state == "done" and run.metrics]
+    figures = []
+    for dataset in dict.fromkeys(run.dataset for run in done):
+        rows = [Row(_short(run), dataset, None, "", [run]) for run in done if run.dataset == dataset]
+        for first in range(0, len(rows), len(STYLES)):
+            shown = Study(pathlib.Path(), "", "", "", "", "", rows[first : first + len(STYLES)])
+            name = re.sub(r"\W+", "_", f"runs_{dataset}_{first // len(STYLES) + 1}")
+            figures.append(Figure(name, draw_learning_curves(shown), f"Learning curves of the runs on {dataset}."))
+    return figures
+
+
+def _short(run: Run) -> str:
+    """The last two names of a run's path."""
+    return "/".join(run.path.parts[-2:])
 
 
 def published_parts(dataset: str, runs: Sequence[Run] | None) -> list[Part]:
