@@ -24,9 +24,9 @@ def get_config(scale: str = "digits"):
 
 
 def digits():
-    """Twenty-nine layers in bottlenecks, half as wide as ResNeXt-29."""
+    """Twenty layers in bottlenecks, half as wide as ResNeXt-29."""
     base = scales.digits(stage_widths=(32, 64, 128), stem_width=32)
-    return base, variants({"ResNet": "cifar_resnext29_1x64d", "ResNeXt": "cifar_resnext29_8x14d"})
+    return base, variants({"ResNet": "cifar_resnext20_1x64d", "ResNeXt": "cifar_resnext20_8x14d"})
 
 
 def cifar10():
