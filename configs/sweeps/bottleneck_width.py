@@ -24,10 +24,9 @@ def get_config(scale: str = "digits"):
 
 
 def digits():
-    """Twenty layers in bottlenecks."""
-    return scales.digits(stage_widths=(32, 64, 128), stem_width=32), variants(
-        "cifar_resnext20_1x64d", (16, 32, 64, 128)
-    )
+    """Twenty layers in bottlenecks, a quarter as wide as ResNeXt-29."""
+    base = scales.digits(stage_widths=(16, 32, 64), stem_width=16)
+    return base, variants("cifar_resnext20_1x64d", (16, 32, 64, 128))
 
 
 def cifar10():

@@ -25,8 +25,7 @@ def get_config(scale: str = "digits"):
 
 def digits():
     """Twenty layers; fewer than 8 units are never in a gate."""
-    base = scales.digits(stage_widths=(32, 64, 128), stem_width=32)
-    return base, variants("cifar_resnet20", (0, 2, 4, 8))
+    return scales.digits(), variants("cifar_resnet20", (0, 2, 4, 8))
 
 
 def cifar10():
