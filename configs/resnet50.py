@@ -19,6 +19,15 @@ Other recipes, as `--config=configs/resnet50.py:NAME`, with what was published f
     rsb_a2           300 epochs  79.828 %  timm, resnet50.a2_in1k
     rsb_a3           100 epochs  78.052 %  timm, resnet50.a3_in1k
     fb_resnet_torch   90 epochs  75.99 %   facebookarchive/fb.resnet.torch
+
+and at 256 pixels, for an image and its mirror image, by libffcv/ffcv-imagenet:
+
+    ffcv_16           16 epochs  73.8 %
+    ffcv_24           24 epochs  75.6 %
+    ffcv_32           32 epochs  76.6 %
+    ffcv_40           40 epochs  77.2 %
+    ffcv_56           56 epochs  78.0 %
+    ffcv_88           88 epochs  78.4 %
 """
 
 from configs import recipes

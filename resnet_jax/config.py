@@ -63,6 +63,7 @@ def default_config() -> ConfigDict:
     config.augment = ConfigDict()
     config.augment.pad = 0  # pixels of padding before a random crop on the device
     config.augment.flip = False  # mirror half of the images
+    config.augment.alternate_flip = False  # mirror an image in every other epoch; of images that lie in arrays
     config.augment.policy = ""  # of streamed images: trivial_augment_wide, rand_augment, or none
     config.augment.magnitude = 7.0  # of rand_augment, 0 to 10
     config.augment.layers = 2  # operations of rand_augment
@@ -96,7 +97,7 @@ def default_config() -> ConfigDict:
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = False
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.decays = "all"  # parameters that decay: all, all_but_norm (BatchNorm does not) or kernels
+    config.optimizer.decays = "all"  # all, all_but_norm, all_but_branch_norm or kernels: parameters that decay
     config.optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: any
     config.optimizer.backbone_rate = 1.0  # learning rate of all but the head, as a share of the head's; 0: it is frozen
     config.optimizer.freeze_norm = False  # leave BatchNorm's scales and biases as they are
@@ -114,6 +115,7 @@ def default_config() -> ConfigDict:
     config.evaluation = ConfigDict()
     config.evaluation.batch_size = 256
     config.evaluation.every_epochs = 1
+    config.evaluation.flip = False  # average the logits of each image and of its mirror image
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1

@@ -43,7 +43,12 @@ def build(config: ConfigDict) -> Experiment:
         config.data.source, config.data.path, image_size=config.data.image_size, num_classes=config.data.num_classes
     )
     train_order = TrainingOrder(
-        len(dataset.train), training.batch_size, training.seed, train_share, config.augment.repeats
+        examples=len(dataset.train),
+        batch_size=training.batch_size,
+        seed=training.seed,
+        share=train_share,
+        repeats=config.augment.repeats,
+        alternates=config.augment.alternate_flip,
     )
     eval_order = EvaluationOrder(len(dataset.test), config.evaluation.batch_size, eval_share)
     train_feed, eval_feed = feeds(config, dataset, train_order, eval_order)
@@ -76,7 +81,7 @@ def build(config: ConfigDict) -> Experiment:
         skip_nonfinite=training.skip_nonfinite,
         average=devices.average,
     )
-    one_eval_step = functools.partial(eval_step, model=model, inputs=augment.inputs)
+    one_eval_step = functools.partial(eval_step, model=model, inputs=augment.inputs, flip=config.evaluation.flip)
     many = isinstance(train_feed, Resident) and jax.default_backend() != "cpu"
     return Experiment(
         model=model,
@@ -189,6 +194,8 @@ def feeds(
 ) -> tuple[Resident | Streamed, Resident | Streamed]:
     """Return the training and the evaluation feed: resident for arrays, streamed for all else."""
     data, changes = config.data, image_changes(config)
+    if config.augment.flip and config.augment.alternate_flip:
+        raise ConfigError("augment.flip and augment.alternate_flip both mirror images: turn one of them off.")
     if isinstance(dataset.train, Arrays):
         if changes or data.size_schedule:
             raise ConfigError(
@@ -196,6 +203,8 @@ def feeds(
                 "data.size_schedule cannot be had: leave them at their defaults."
             )
         return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
+    if config.augment.alternate_flip:
+        raise ConfigError("augment.alternate_flip is of images that lie in arrays: set augment.flip for streamed ones.")
     if data.size_schedule and config.training.steps_per_dispatch > 1:
         raise ConfigError("data.size_schedule needs steps of their own: leave training.steps_per_dispatch at 0.")
 

@@ -19,7 +19,7 @@ from resnet_jax.models.registry import list_models
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 FILES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in ("recipes", "__init__"))
 IMAGENET_FILES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d")
-CIFAR_FILES = ("cifar10", "cifar100", "cifar10_short", "fashion_mnist")
+CIFAR_FILES = ("cifar10", "cifar100", "cifar10_short", "cifar10_fast", "fashion_mnist")
 CIFAR_NAMES = [name.removeprefix("cifar_") for name in list_models("cifar_*")]
 IMAGENET_IMAGES = 1_281_167
 

@@ -76,6 +76,8 @@ def test_resnet50_config_trains_on_packed_images_by_all_that_the_recipes_have(im
         "augment.lighting": 0.1,
         "augment.erase": 0.5,
         "augment.repeats": 4,
+        "evaluation.flip": True,
+        "model.overrides.blur_pool": True,
         "training.epochs": 3,
     }
     summary = runner.run(small_resnet50(monkeypatch, fields), tmp_path / "run", "train")
@@ -141,6 +143,17 @@ def test_what_is_done_on_the_host_is_refused_for_images_that_lie_on_the_devices(
     group, name = field.split(".")
     small_config[group][name] = value
     with pytest.raises(ConfigError, match="The images of digits lie on the devices"):
+        build(small_config)
+
+
+def test_images_alternate_or_are_mirrored_by_chance_and_streamed_ones_do_not_alternate(small_config, folder_config):
+    small_config.augment.alternate_flip = folder_config.augment.alternate_flip = True
+    small_config.augment.flip = folder_config.augment.flip = False
+    assert "mirrored" in build(small_config).train_feed.order.rows(0)
+    with pytest.raises(ConfigError, match=r"set augment\.flip for streamed ones"):
+        build(folder_config)
+    small_config.augment.flip = True
+    with pytest.raises(ConfigError, match="both mirror images"):
         build(small_config)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -30,6 +31,12 @@ def epoch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(examples)
 
 
+@functools.lru_cache(maxsize=4)
+def first_mirrored(examples: int, seed: int) -> np.ndarray:
+    """Return which examples are mirrored in the first epoch where they alternate: each by even chance, by the seed."""
+    return np.random.Generator(np.random.Philox(key=[seed, 2**63])).random(examples) < 0.5
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingOrder:
     """Which examples each training step reads.
@@ -42,6 +49,8 @@ class TrainingOrder:
       repeats: how often an example follows itself in the stream, each time to be augmented anew (repeated augmentation,
         Hoffer et al. 2020, arXiv:1901.09335). Within a batch, copies lie batch_size / repeats rows apart, so that they
         come to different devices. A pass over all examples then takes as many epochs.
+      alternates: give each row whether it is "mirrored": an example is in every other epoch, which shows both of its
+        sides more evenly than chance does (Jordan 2024, arXiv:2404.00498, section 3.6).
     """
 
     examples: int
@@ -49,9 +58,10 @@ class TrainingOrder:
     seed: int
     share: range
     repeats: int = 1
+    alternates: bool = False
 
     def rows(self, step: int) -> Rows:
-        """Return each row's "index" in the data set and its "position" in the stream of all steps."""
+        """Return each row's "index" in the data set, its "position" in the stream, and whether it is "mirrored"."""
         by_copy = [np.arange(copy, self.batch_size, self.repeats) for copy in range(self.repeats)]
         positions = step * self.batch_size + np.concatenate(by_copy)[self.share.start : self.share.stop]
         epochs, places = np.divmod(positions // self.repeats, self.examples)
@@ -59,7 +69,10 @@ class TrainingOrder:
         for epoch in np.unique(epochs):
             here = epochs == epoch
             index[here] = epoch_order(self.examples, self.seed, int(epoch))[places[here]]
-        return {"index": index, "position": positions.astype(np.uint32)}
+        rows = {"index": index, "position": positions.astype(np.uint32)}
+        if self.alternates:
+            rows["mirrored"] = first_mirrored(self.examples, self.seed)[index] ^ (epochs % 2 == 1)
+        return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +114,12 @@ class Resident:
     @staticmethod
     def read(data: dict[str, jax.Array], row: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Return a batch from the data and one step's rows (inside a program)."""
-        rest = {name: value for name, value in row.items() if name != "index"}
-        return {name: array[row["index"]] for name, array in data.items()} | rest
+        rest = {name: value for name, value in row.items() if name not in ("index", "mirrored")}
+        batch = {name: array[row["index"]] for name, array in data.items()} | rest
+        if "mirrored" in row:
+            images = batch["image"]
+            batch["image"] = jnp.where(row["mirrored"][:, None, None, None], images[:, :, ::-1], images)
+        return batch
 
     def chunks(self, cuts: Iterable[Cut]) -> Iterator[Rows]:
         """Yield the rows of each cut, stacked by step."""

@@ -105,6 +105,7 @@ class Block(nn.Module):
         keeps the size.
       projection_norm: a BatchNorm after a projection, unless under pre-activation.
       conv_bias: biases in the convolutions of the branch and in the projection.
+      blur_pool: blur what a convolution with a stride reads (`Conv`).
       activation_order: one of `ACTIVATION_ORDERS`, where BatchNorm and ReLU are (He et al. 2016, arXiv:1603.05027,
         figure 4):
         "original": conv-BN-ReLU, and the last ReLU after the sum;
@@ -138,6 +139,7 @@ class Block(nn.Module):
     avg_down: bool = False
     projection_norm: bool = True
     conv_bias: bool = False
+    blur_pool: bool = False
     activation_order: str = "original"
     shortcut_gate: str = ""
     gate_bias: float = 0.0
@@ -153,7 +155,8 @@ class Block(nn.Module):
 
     def conv(self, channels: int, kernel_size: int, stride: int = 1, groups: int = 1, **fields: Any) -> Conv:
         """Return a convolution of the block: with its precision, and with a bias where the block has them."""
-        return Conv(channels, kernel_size, stride, groups, bias=self.conv_bias, dtype=self.dtype, **fields)
+        fields |= dict(bias=self.conv_bias, blurs=self.blur_pool, dtype=self.dtype)
+        return Conv(channels, kernel_size, stride, groups, **fields)
 
     def branch(self) -> list[Conv]:
         """The convolutions of the residual branch, first to last; the last has the channels of the output."""

@@ -52,6 +52,8 @@ class ResNet(nn.Module):
       avg_down: projections average 2x2 pixels where they would stride: ResNet-D (arXiv:1812.01187).
       projection_norm: a BatchNorm after each projection; the ResNet-18 of d2l.ai has none.
       conv_bias: biases in all convolutions, as d2l.ai has them.
+      blur_pool: blur by [1, 2, 1] x [1, 2, 1] / 16 what a convolution with a stride and 16 input channels or more reads
+        (Zhang 2019, arXiv:1904.11486, as in libffcv/ffcv-imagenet). Multiply-adds are counted without it.
       se_reduction: squeeze-and-excitation in every block, with `1 / se_reduction` of its channels (Hu et al. 2018,
         arXiv:1709.01507); 0 leaves it out.
       activation_order: "original" (v1), "bn_after_addition", "relu_before_addition", "relu_preactivation" (ReLU-only
@@ -90,6 +92,7 @@ class ResNet(nn.Module):
     avg_down: bool = False
     projection_norm: bool = True
     conv_bias: bool = False
+    blur_pool: bool = False
     se_reduction: int = 0
     activation_order: str = "original"
     shortcut_gate: str = ""
@@ -124,7 +127,7 @@ class ResNet(nn.Module):
         fields = dict(norm=norm, activation_order=self.activation_order, dtype=self.dtype)
         fields |= dict(shortcut=self.shortcut, avg_down=self.avg_down, se_reduction=self.se_reduction)
         fields |= dict(cardinality=self.cardinality, base_width=self.base_width, stride_in_1x1=self.stride_in_1x1)
-        fields |= dict(projection_norm=self.projection_norm, conv_bias=self.conv_bias)
+        fields |= dict(projection_norm=self.projection_norm, conv_bias=self.conv_bias, blur_pool=self.blur_pool)
         fields |= dict(shortcut_gate=self.shortcut_gate, gate_bias=self.gate_bias)
         if self.block == "bottleneck":
             fields |= dict(expansion=self.expansion)

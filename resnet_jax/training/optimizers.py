@@ -19,14 +19,16 @@ def decay_mask(params: Any, decays: str) -> Any:
     Args:
       params: the parameters.
       decays: "all", as in fb.resnet.torch and torchvision's first recipe; "all_but_norm", which leaves BatchNorm's
-        scales and biases out, as in torchvision's second recipe; or "kernels", which leaves out the other biases too
-        (He et al. 2018, arXiv:1812.01187, section 3.1).
+        scales and biases out, as in torchvision's second recipe; "all_but_branch_norm", which does so but for those of
+        projections, as in libffcv/ffcv-imagenet; or "kernels", which leaves out the other biases too (He et al. 2018,
+        arXiv:1812.01187, section 3.1).
     """
     params = flatten_dict(params)
     norms = {path[:-1] for path in params if path[-1] == "scale"}
     rules = {
         "all": lambda path: True,
         "all_but_norm": lambda path: path[:-1] not in norms,
+        "all_but_branch_norm": lambda path: path[:-1] not in norms or "shortcut" in path[-2],
         "kernels": lambda path: path[-1] == "kernel",
     }
     if decays not in rules:

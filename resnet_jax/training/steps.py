@@ -4,6 +4,7 @@ Neither knows how many shards there are. What has to be known of the others come
 gives.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -102,14 +103,19 @@ def train_step(
     return choose(finite, new, state.replace(step=new.step, guard=None)).replace(guard=guard), means
 
 
-def eval_step(params: Tree, batch_stats: Tree, batch: Batch, *, model: nn.Module, inputs: Callable) -> metrics.Sums:
+def eval_step(
+    params: Tree, batch_stats: Tree, batch: Batch, *, model: nn.Module, inputs: Callable, flip: bool = False
+) -> metrics.Sums:
     """Return the sums over the valid examples of one shard: "image" and "label" as above, "valid" bool (batch,).
 
     `inputs` turns uint8 images into what the network reads. The loss is the cross-entropy without smoothing, whatever
-    the network was trained on.
+    the network was trained on. With `flip`, the logits are the means of those of an image and of its mirror image.
     """
+    network = functools.partial(model.apply, {"params": params, "batch_stats": batch_stats}, train=False)
     images = inputs(batch["image"])
-    logits = model.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
+    logits = network(images)
+    if flip:
+        logits = 0.5 * (logits + network(images[:, :, ::-1]))
     per_example = losses.cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
     return metrics.count(logits, batch["label"], per_example, batch["valid"])
 

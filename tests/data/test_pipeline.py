@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder, stack
+from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder, first_mirrored, stack
 from resnet_jax.data.sources import Arrays
 
 # Two epochs of ten examples, by seed.
@@ -59,6 +59,7 @@ def test_a_batch_alone_is_that_of_a_run_from_the_start():
         TrainingOrder(50, 12, 0, range(0, 12)),
         EvaluationOrder(50, 12, range(0, 12)),
         TrainingOrder(50, 12, 0, range(0, 12), 3),
+        TrainingOrder(50, 12, 0, range(0, 12), alternates=True),
     ],
 )
 def test_the_shares_of_all_hosts_join_to_the_batch_of_one(order, hosts):
@@ -158,6 +159,32 @@ def test_a_resident_feed_reads_the_rows_images_and_labels_in_a_program(arrays, o
             np.testing.assert_array_equal(batches[name][i], expected[name])
     assert batches.keys() == {"image", "label"} | expected.keys() - {"index"}
     assert batches["image"].dtype == np.uint8
+
+
+def test_an_example_that_alternates_is_mirrored_in_every_other_epoch_and_half_of_them_at_first():
+    """airbench mirrors half of the images at first, and all of them once more in every second epoch."""
+    order = TrainingOrder(1000, 50, 3, range(50), alternates=True)
+    sides = np.zeros((4, 1000), bool)
+    for step in range(80):
+        rows = order.rows(step)
+        sides[rows["position"] // 1000, rows["index"]] = rows["mirrored"]
+    assert 400 < sides[0].sum() < 600
+    assert np.array_equal(sides[1], ~sides[0]) and np.array_equal(sides[2], sides[0])
+    assert not np.array_equal(first_mirrored(1000, 4), sides[0])
+
+
+def test_a_resident_feed_mirrors_the_images_that_the_order_says(arrays):
+    order = TrainingOrder(10, 4, 0, range(4), alternates=True)
+    rows = order.rows(1)
+    batch = Resident(arrays, order).read(arrays_of(arrays), jax.tree.map(jnp.asarray, rows))
+    assert batch.keys() == {"image", "label", "position"}
+    for image, index, mirrored in zip(np.asarray(batch["image"]), rows["index"], rows["mirrored"], strict=True):
+        np.testing.assert_array_equal(image, arrays.images[index][:, ::-1] if mirrored else arrays.images[index])
+    assert 0 < rows["mirrored"].sum() < 4
+
+
+def arrays_of(arrays):
+    return {"image": jnp.asarray(arrays.images), "label": jnp.asarray(arrays.labels)}
 
 
 def test_a_resident_feed_stacks_the_steps_of_each_cut(arrays):

@@ -31,6 +31,19 @@ def test_a_strided_kernel_sees_one_zero_row_above_and_none_below_at_even_sizes()
     np.testing.assert_array_equal(y[0, :, :, 0], [[4, 6], [6, 9]])
 
 
+@pytest.mark.parametrize(
+    ("channels", "stride", "kernel_size", "blurred"),
+    [(16, 2, 3, True), (18, 2, 1, True), (15, 2, 3, False), (16, 1, 3, False)],
+)
+def test_a_blur_comes_before_strides_of_16_channels_or_more(channels, stride, kernel_size, blurred):
+    """As `BlurPoolConv2d` and `apply_blurpool` of ffcv-imagenet: 3x3 a channel, padded by one zero, with stride 1."""
+    x, kernel = noise(2, 7, 7, channels), noise(kernel_size, kernel_size, channels, 4, seed=1)
+    weights = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+    read = convolve(x, np.tile(weights[:, :, None, None], channels), groups=channels) if blurred else x
+    y = Conv(4, kernel_size, stride, blurs=True).apply({"params": {"kernel": kernel}}, x)
+    np.testing.assert_allclose(y, convolve(read, kernel, stride), atol=1e-4)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("groups", [2, 4])
 def test_groups_equal_a_dense_convolution_with_a_block_diagonal_kernel(groups, stride):

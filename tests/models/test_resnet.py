@@ -6,6 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from resnet_jax.errors import ConfigError
+from resnet_jax.models import convolution
 from resnet_jax.models.resnet import ResNet
 from tests.models.reference import convolve, normalize, relu, scrambled
 
@@ -380,6 +381,16 @@ def test_gates_add_a_1x1_convolution_to_each_block():
         )
     ]
     assert sizes[1] - sizes[0] == 72 + 144
+
+
+def test_blur_pool_reaches_the_3x3_and_the_projection_of_blocks_that_stride(monkeypatch):
+    """In ResNet-50 of ffcv-imagenet: `conv2` and `downsample.0` of the first block of stages 2 to 4."""
+    seen = []
+    monkeypatch.setattr(convolution, "blur", lambda x: seen.append(x.shape[1:]) or x)
+    net = dict(stage_sizes=(2, 2), stage_widths=(16, 32), block="bottleneck", stem="imagenet", stem_width=16)
+    for fields in (dict(blur_pool=True), dict()):
+        jax.eval_shape(lambda fields=fields: tiny(**net, **fields).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+    assert seen == [(8, 8, 32), (8, 8, 64)]
 
 
 # Fields that make no network

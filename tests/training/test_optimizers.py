@@ -118,7 +118,7 @@ def test_sgd_goes_where_torch_went(name, momentum, nesterov, weight_decay):
         np.testing.assert_allclose(params["kernel"], after, rtol=1e-5, atol=1e-5)
 
 
-DECAYS = ("all", "all_but_norm", "kernels")
+DECAYS = ("all", "all_but_norm", "all_but_branch_norm", "kernels")
 
 
 def test_what_decays_is_all_or_all_but_batch_norm_or_kernels_alone(network_params):
@@ -130,6 +130,9 @@ def test_what_decays_is_all_or_all_but_batch_norm_or_kernels_alone(network_param
     # Kernels are the parameters of two axes or more; BatchNorm's scales and all biases have one.
     assert left_out["kernels"] == {path for path, array in params.items() if array.ndim == 1}
     assert left_out["kernels"] - left_out["all_but_norm"] == {("head", "bias")}
+    # In ffcv-imagenet "bn" has to be in the name: torchvision's projections are "downsample.1".
+    projection = {("stage2_block1", "shortcut_bn", leaf) for leaf in ("scale", "bias")}
+    assert left_out["all_but_norm"] - left_out["all_but_branch_norm"] == projection
 
 
 def test_an_unknown_rule_of_decay_is_refused(network_params):

@@ -275,6 +275,21 @@ def test_an_evaluation_counts_valid_rows_by_the_running_statistics():
     assert int(sums.top5) == np.sum(order[:, :5] == labels[:, None])
 
 
+def test_with_flip_an_evaluation_averages_the_logits_of_an_image_and_its_mirror_image():
+    state, batch = state_of(NETWORK), batch_of(3)
+    images = read_by_hand(batch["image"])
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    sides = [np.asarray(NETWORK.apply(variables, jnp.asarray(side))) for side in (images, images[:, :, ::-1])]
+    logits, labels = np.mean(sides, axis=0, dtype=np.float64), np.asarray(batch["label"])
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(BATCH), labels]
+    rows = {"image": batch["image"], "label": batch["label"], "valid": jnp.ones(BATCH, bool)}
+    step = functools.partial(eval_step, model=NETWORK, inputs=NOTHING.inputs, flip=True)
+    sums = jax.jit(step)(state.params, state.batch_stats, rows)
+    np.testing.assert_allclose(sums.loss, losses.sum(), rtol=1e-5)
+    assert int(sums.top1) == np.sum(logits.argmax(axis=1) == labels)
+    assert not np.allclose(sides[0], sides[1], atol=1e-3)
+
+
 def test_rows_that_are_not_valid_change_nothing():
     batch, valid = batch_of(3), np.arange(BATCH) < 5
     other = batch_of(4)
