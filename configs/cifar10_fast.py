@@ -15,7 +15,7 @@ median of 50 runs), and 94.01 % in 3.83 s on an A100 (airbench94). What is their
 layers, scaled logits, rates of their own for biases, and Muon. The data lie on the device, and on a GPU or TPU an epoch
 is one program. The network is evaluated, and kept, at the end only.
 
-Here, accuracy, time and hardware: not measured yet. On a CPU, --config.model.dtype=float32 is faster.
+Here, accuracy, time and hardware: not measured yet.
 """
 
 from configs import recipes

@@ -14,6 +14,8 @@ VERBS = {
     "summary": "the layers of a network: shapes, parameters, multiply-adds, receptive fields",
     "convert": "weights of any kind that is read, to safetensors",
     "predict": "the classes of images, as a table, as JSON or as pictures",
+    "recipes": "the published recipes, each beside what its source says",
+    "estimate": "how long a recipe takes on given hardware, and what that costs",
     "report": "tables and figures from run directories, with what was published beside them",
 }
 

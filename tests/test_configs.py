@@ -214,230 +214,30 @@ def test_the_networks_of_other_data_sets_fit_their_images(file, image_shape, cla
     assert parameters(load(file), image_shape, classes)[1] == (2, classes)
 
 
-# What the sources' tables say. `SGD_256` is common to fb.resnet.torch, ResNeXt and torchvision's first recipe.
-SGD_256 = {
-    "model.dtype": "bfloat16",
-    "data.source": "folder",
-    "data.path": None,
-    "data.image_size": 224,
-    "data.eval_size": None,
-    "data.resize": 256,
-    "data.crop_scale": (0.08, 1.0),
-    "augment.pad": 0,
-    "augment.flip": True,
-    "augment.policy": "",
-    "augment.erase": 0.0,
-    "augment.repeats": 1,
-    "augment.mixup": 0.0,
-    "augment.cutmix": 0.0,
-    "training.batch_size": 256,
-    "training.steps": None,
-    "training.loss": "cross_entropy",
-    "training.label_smoothing": 0.0,
-    "training.ema_decay": 0.0,
-    "optimizer.name": "sgd",
-    "optimizer.learning_rate": 0.1,
-    "optimizer.momentum": 0.9,
-    "optimizer.weight_decay": 1e-4,
-    "optimizer.decays": "all",
-    "optimizer.clip_norm": 0.0,
-    "schedule.name": "step",
-    "schedule.factor": 0.1,
-    "schedule.warmup_epochs": 0.0,
-    "parallel.norm_scope": "local",
-    "model.overrides.zero_init_last": None,
-}
-FB_RESNET_TORCH = {
-    "optimizer.nesterov": True,
-    "data.interpolation": "bicubic",
-    "augment.color_jitter": 0.4,
-    "augment.lighting": 0.1,
-}
-RSB = {
-    "model.overrides.zero_init_last": True,
-    "data.eval_size": 224,
-    "data.resize": 235,
-    "data.interpolation": "bicubic",
-    "augment.flip": True,
-    "augment.policy": "rand_augment",
-    "augment.layers": 2,
-    "augment.cutmix": 1.0,
-    "training.batch_size": 2048,
-    "training.loss": "binary_cross_entropy",
-    "training.ema_decay": 0.0,
-    "optimizer.name": "lamb",
-    "optimizer.base_batch_size": 0,
-    "optimizer.decays": "kernels",
-    "optimizer.clip_norm": 1.0,
-    "schedule.name": "cosine",
-    "schedule.warmup_epochs": 5.0,
-    "schedule.end": 1e-6,
-    "schedule.from_start": True,
-    "schedule.by_epoch": True,
-}
-CIFAR = {
+SHORT = {
     "data.source": "cifar10",
     "augment.pad": 4,
     "augment.flip": True,
     "training.batch_size": 128,
-    "training.steps": 64_000,
+    "training.steps": None,
+    "training.epochs": 10.0,
     "training.loss": "cross_entropy",
     "optimizer.name": "sgd",
-    "optimizer.learning_rate": 0.1,
+    "optimizer.learning_rate": 0.2,
     "optimizer.momentum": 0.9,
-    "optimizer.nesterov": False,
-    "optimizer.weight_decay": 1e-4,
+    "optimizer.nesterov": True,
+    "optimizer.weight_decay": 5e-4,
     "optimizer.decays": "all",
-    "schedule.name": "step",
-    "schedule.factor": 0.1,
+    "schedule.name": "cosine",
+    "schedule.warmup_epochs": 1.0,
+    "schedule.warmup_start": 0.0,
+    "schedule.end": 0.0,
 }
 
 
-@pytest.mark.parametrize(
-    "recipe, table",
-    [
-        (
-            recipes.imagenet_fb_resnet_torch,
-            SGD_256 | FB_RESNET_TORCH | {"training.epochs": 90.0, "schedule.boundaries": (30.0, 60.0)},
-        ),
-        (
-            recipes.imagenet_resnext,
-            SGD_256 | FB_RESNET_TORCH | {"training.epochs": 100.0, "schedule.boundaries": (30.0, 60.0, 90.0)},
-        ),
-        (
-            recipes.imagenet_torchvision_v1,
-            SGD_256
-            | {
-                "optimizer.nesterov": False,
-                "data.interpolation": "bilinear",
-                "training.epochs": 90.0,
-                "schedule.boundaries": (30.0, 60.0),
-                "schedule.by_epoch": True,
-            },
-        ),
-        (
-            recipes.IMAGENET["torchvision_v1_100_epochs"],
-            SGD_256
-            | {
-                "optimizer.nesterov": False,
-                "data.interpolation": "bilinear",
-                "training.epochs": 100.0,
-                "schedule.boundaries": (30.0, 60.0, 90.0),
-            },
-        ),
-        (
-            recipes.imagenet_torchvision_v2,
-            {
-                "data.image_size": 176,
-                "data.eval_size": 224,
-                "data.resize": 232,
-                "data.interpolation": "bilinear",
-                "augment.flip": True,
-                "augment.policy": "trivial_augment_wide",
-                "augment.erase": 0.1,
-                "augment.repeats": 4,
-                "augment.mixup": 0.2,
-                "augment.cutmix": 1.0,
-                "training.batch_size": 1024,
-                "training.epochs": 600.0,
-                "training.label_smoothing": 0.1,
-                "training.loss": "cross_entropy",
-                "optimizer.name": "sgd",
-                "optimizer.learning_rate": 0.5,
-                "optimizer.base_batch_size": 0,
-                "optimizer.momentum": 0.9,
-                "optimizer.nesterov": False,
-                "optimizer.weight_decay": 2e-5,
-                "optimizer.decays": "all_but_norm",
-                "schedule.name": "cosine",
-                "schedule.warmup_epochs": 5.0,
-                "schedule.warmup_start": 0.01,
-                "schedule.end": 0.0,
-                "schedule.by_epoch": True,
-            },
-        ),
-        (
-            recipes.imagenet_nvidia,
-            SGD_256
-            | {
-                "training.batch_size": 2048,
-                "training.epochs": 90.0,
-                "training.label_smoothing": 0.1,
-                "optimizer.learning_rate": 2.048,
-                "optimizer.nesterov": False,
-                "optimizer.momentum": 0.875,
-                "optimizer.weight_decay": 3.0517578125e-05,
-                "optimizer.decays": "all_but_norm",
-                "schedule.name": "cosine",
-                "schedule.warmup_epochs": 8.0,
-            },
-        ),
-        (
-            recipes.imagenet_rsb_a1,
-            RSB
-            | {
-                "model.overrides.stochastic_depth": 0.05,
-                "data.image_size": 224,
-                "augment.magnitude": 7.0,
-                "augment.repeats": 3,
-                "augment.mixup": 0.2,
-                "training.epochs": 600.0,
-                "training.label_smoothing": 0.1,
-                "optimizer.learning_rate": 5e-3,
-                "optimizer.weight_decay": 0.01,
-            },
-        ),
-        (
-            recipes.imagenet_rsb_a2,
-            RSB
-            | {
-                "augment.magnitude": 7.0,
-                "augment.repeats": 3,
-                "augment.mixup": 0.1,
-                "training.label_smoothing": 0.0,
-                "optimizer.weight_decay": 0.02,
-                "model.overrides.stochastic_depth": 0.05,
-                "data.image_size": 224,
-                "training.epochs": 300.0,
-                "optimizer.learning_rate": 5e-3,
-            },
-        ),
-        (
-            recipes.imagenet_rsb_a3,
-            RSB
-            | {
-                "augment.magnitude": 6.0,
-                "augment.repeats": 1,
-                "augment.mixup": 0.1,
-                "training.label_smoothing": 0.0,
-                "optimizer.weight_decay": 0.02,
-                "model.overrides.stochastic_depth": None,
-                "data.image_size": 160,
-                "training.epochs": 100.0,
-                "optimizer.learning_rate": 8e-3,
-            },
-        ),
-        (recipes.cifar_he2015, CIFAR),
-        (
-            recipes.cifar_short,
-            CIFAR
-            | {
-                "training.steps": None,
-                "training.epochs": 10.0,
-                "optimizer.learning_rate": 0.2,
-                "optimizer.nesterov": True,
-                "optimizer.weight_decay": 5e-4,
-                "schedule.name": "cosine",
-                "schedule.warmup_epochs": 1.0,
-                "schedule.warmup_start": 0.0,
-                "schedule.end": 0.0,
-            },
-        ),
-    ],
-)
-def test_a_recipe_has_the_values_of_its_source(recipe, table):
-    config = recipe()
-    assert {field: get(config, field) for field in table} == table
+def test_the_short_recipe_has_its_own_values():
+    config = recipes.cifar_short()
+    assert {field: get(config, field) for field in SHORT} == SHORT
 
 
 def test_the_moving_average_of_torchvisions_second_recipe_forgets_in_32_steps_what_its_update_forgets_in_one():
@@ -470,6 +270,34 @@ def test_an_imagenet_recipe_has_its_rates_from_the_first_step_of_an_epoch_to_the
         np.testing.assert_allclose([schedule(first), schedule(last)], rate, rtol=1e-5)
 
 
+@pytest.mark.parametrize("network, peak", [("resnet50", 1.7), ("resnet18", 0.5)])
+def test_a_recipe_of_ffcv_has_the_rates_of_its_cyclic_schedule(network, peak):
+    """`get_cyclic_lr` of ffcv-imagenet's train_imagenet.py: lines through 1e-4 of the peak, the peak and 0."""
+    config = recipes.imagenet("ffcv_16", network)
+    per_epoch = IMAGENET_IMAGES / config.training.batch_size
+    schedule = jax.jit(wiring.schedule(config, per_epoch, 16.0))
+    steps = [0, 100, round(2 * per_epoch), round(9.5 * per_epoch), round(16 * per_epoch) - 1]
+    expected = np.interp(np.array(steps) / per_epoch, [0, 2, 16], [1e-4 * peak, peak, 0])
+    np.testing.assert_allclose([schedule(step) for step in steps], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "epochs, ramp", [(16, (11, 13)), (24, (17, 20)), (32, (23, 27)), (40, (29, 34)), (56, (41, 48)), (88, (65, 76))]
+)
+def test_a_recipe_of_ffcv_has_the_image_size_of_each_epoch(epochs, ramp):
+    """`get_resolution` of ffcv-imagenet's train_imagenet.py, by the ramps of its files."""
+    config = recipes.imagenet(f"ffcv_{epochs}", "resnet50")
+    ((start, later),) = config.data.size_schedule
+    for epoch in range(epochs):
+        size = int(np.round(np.interp(epoch, ramp, (160, 192)) / 32)) * 32
+        assert (later if epoch >= start else config.data.image_size) == size
+
+
+def test_a_number_of_epochs_that_ffcv_has_not_is_refused():
+    with pytest.raises(ConfigError, match="no recipe of 20 epochs: use 16, 24"):
+        recipes.imagenet_ffcv(20)
+
+
 def test_the_rate_of_the_first_recipes_grows_with_the_batch():
     config = recipes.imagenet_torchvision_v1()
     config.training.batch_size = 1024
@@ -489,6 +317,8 @@ def test_the_rate_of_the_first_recipes_grows_with_the_batch():
         ("rsb_a1", 375_342),
         ("rsb_a2", 187_671),
         ("rsb_a3", 62_557),
+        ("ffcv_16", 5_005),
+        ("ffcv_88", 27_525),
     ],
 )
 def test_an_imagenet_recipe_ends_after_the_steps_of_its_source(recipe, steps, build):
@@ -533,6 +363,25 @@ def test_a_cifar_run_has_the_rates_of_the_paper_and_the_deep_ones_start_low(file
     made = build(load(file, name), 50_000, 100)
     assert made.total_steps == 64_000
     np.testing.assert_allclose([made.learning_rate(step) for step in rates], list(rates.values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("file", ["cifar10", "cifar100"])
+def test_a_resnext_of_cifar_has_the_rates_of_its_paper(file, build):
+    made = build(load(file, "resnext29_8x64d"), 50_000, 100)
+    epoch = 50_000 / 128
+    assert made.total_steps == round(300 * epoch)
+    rates = [made.learning_rate(math.ceil(epochs * epoch)) for epochs in (0, 149, 150, 224, 225, 299)]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
+def test_the_fast_run_rises_for_five_epochs_of_24_and_falls_to_zero_on_a_line():
+    """`PiecewiseLinear([0, 5, 24], [0, 0.4, 0])` of cifar10-fast's dawn.py."""
+    config = load("cifar10_fast")
+    epoch = 50_000 / 512
+    schedule = wiring.schedule(config, epoch, 24.0)
+    rates = [schedule(round(epochs * epoch)) for epochs in (0, 2.5, 5, 14.5, 24)]
+    np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.2, 0], atol=2e-3)
+    assert config.training.log_every == math.ceil(epoch)
 
 
 @pytest.mark.parametrize("file, examples, steps", [("cifar10_short", 50_000, 3906), ("fashion_mnist", 60_000, 4688)])
