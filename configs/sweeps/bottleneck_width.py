@@ -31,7 +31,7 @@ def digits():
 
 def cifar10():
     """Twenty-nine layers."""
-    return scales.cifar10(), variants("cifar_resnext29_1x64d", (16, 32, 64, 128))
+    return scales.cifar10_resnext(), variants("cifar_resnext29_1x64d", (16, 32, 64, 128))
 
 
 def imagenet():

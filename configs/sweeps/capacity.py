@@ -32,7 +32,7 @@ def digits():
 
 def cifar10():
     """ResNeXt-29."""
-    return scales.cifar10(), growing("cifar_resnext29", (1, 2, 4, 8, 16))
+    return scales.cifar10_resnext(), growing("cifar_resnext29", (1, 2, 4, 8, 16))
 
 
 def growing(network, costs):

@@ -33,7 +33,7 @@ def digits():
 
 def cifar10():
     """ResNeXt-29 at the cost of 1x64d."""
-    return scales.cifar10(), variants("cifar_resnext29", (1, 2, 4, 8, 32))
+    return scales.cifar10_resnext(), variants("cifar_resnext29", (1, 2, 4, 8, 32))
 
 
 def imagenet():

@@ -25,9 +25,14 @@ def digits(epochs: float = 15.0, **overrides) -> ConfigDict:
     return changed(config, "cifar_resnet20", overrides)
 
 
-def cifar10(network: str = "cifar_resnet20", **overrides) -> ConfigDict:
-    """CIFAR-10 by the recipe of He et al. 2015."""
-    return changed(recipes.cifar_he2015(), network, overrides)
+def cifar10() -> ConfigDict:
+    """CIFAR-10 by the recipe of He et al. 2015; the variants name the networks."""
+    return recipes.cifar_he2015()
+
+
+def cifar10_resnext() -> ConfigDict:
+    """CIFAR-10 by the recipe of Xie et al. 2017."""
+    return recipes.cifar_resnext()
 
 
 def imagenet(network: str, recipe: str = "torchvision_v1", **overrides) -> ConfigDict:

@@ -31,7 +31,7 @@ def digits():
 
 def cifar10():
     """ResNeXt-29."""
-    return scales.cifar10(), variants({"ResNet": "cifar_resnext29_1x64d", "ResNeXt": "cifar_resnext29_8x14d"})
+    return scales.cifar10_resnext(), variants({"ResNet": "cifar_resnext29_1x64d", "ResNeXt": "cifar_resnext29_8x14d"})
 
 
 def imagenet():
