@@ -14,6 +14,7 @@ VERBS = {
     "summary": "the layers of a network: shapes, parameters, multiply-adds, receptive fields",
     "convert": "weights of any kind that is read, to safetensors",
     "predict": "the classes of images, as a table, as JSON or as pictures",
+    "analyze": "a measurement on runs or weights: deletion of blocks, gradients, loss surface, feature maps, ...",
     "report": "tables and figures from run directories, with what was published beside them",
 }
 
