@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from resnet_jax.analysis.watching import Variables, blocks, tapped
+from resnet_jax.analysis.watching import Images, Variables, blocks, tapped
 from resnet_jax.errors import ConfigError
 
 BATCH = 64
@@ -30,7 +30,7 @@ def line(first: Float[np.ndarray, "*shape"], second: Float[np.ndarray, "*shape"]
 def gradient_function(
     model: nn.Module,
     variables: Variables,
-    image: Float[np.ndarray, "1 height width channels"],
+    image: Images,
     at: str = IMAGE,
 ) -> Callable[[Float[np.ndarray, "points height width channels"], int], Gradients]:
     """Return a function of inputs and a class to the gradients of the class's logit by what is `at` a depth.
@@ -92,5 +92,5 @@ def white_noise(points: int, values: int, seed: int) -> Gradients:
 
 
 def brown_noise(points: int, values: int, seed: int) -> Gradients:
-    """Return gradients that walk at random: sums of white noise. Those after s < t steps have the correlation sqrt(s / t)."""
+    """Return sums of white noise, which walk at random: after s < t steps the correlation is sqrt(s / t)."""
     return np.cumsum(white_noise(points, values, seed), axis=0)

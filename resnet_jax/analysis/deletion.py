@@ -5,14 +5,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
 
 from resnet_jax.analysis.scoring import Score, scorer
-from resnet_jax.analysis.watching import SeenBlock, Variables, blocks, gated
+from resnet_jax.analysis.watching import Images, Labels, SeenBlock, Variables, blocks, gated
 from resnet_jax.errors import ConfigError
-
-ImageArray = Float[np.ndarray, "examples height width channels"]
-Labels = Int[np.ndarray, " examples"]
 
 
 class Deleted(NamedTuple):
@@ -30,7 +26,7 @@ class Deleted(NamedTuple):
     blocks: list[SeenBlock]
 
 
-def deletable(model: nn.Module, variables: Variables, images: ImageArray) -> list[SeenBlock]:
+def deletable(model: nn.Module, variables: Variables, images: Images) -> list[SeenBlock]:
     """Return the blocks that can be deleted: those with a shortcut, and of plain ones those that keep their shape.
 
     Raises ConfigError if there are none.
@@ -43,7 +39,7 @@ def deletable(model: nn.Module, variables: Variables, images: ImageArray) -> lis
     return found
 
 
-def delete_each(model: nn.Module, variables: Variables, images: ImageArray, labels: Labels) -> Deleted:
+def delete_each(model: nn.Module, variables: Variables, images: Images, labels: Labels) -> Deleted:
     """Score a network without each of its blocks in turn, by its shortcut alone (section 4.1, figure 3).
 
     A block of a plain network is replaced by the identity, as the paper removes layers of VGG.
@@ -61,7 +57,7 @@ def delete_each(model: nn.Module, variables: Variables, images: ImageArray, labe
 def delete_several(
     model: nn.Module,
     variables: Variables,
-    images: ImageArray,
+    images: Images,
     labels: Labels,
     counts: list[int],
     draws: int,

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from resnet_jax.analysis.watching import Variables, blocks, calls, tapped, without_chance
+from resnet_jax.analysis.watching import Images, Labels, Variables, blocks, calls, tapped, without_chance
 from resnet_jax.models.convolution import Conv
 from resnet_jax.training.losses import cross_entropy
 
@@ -29,13 +29,13 @@ class GradientNorms(NamedTuple):
 def gradient_norms(
     model: nn.Module,
     variables: Variables,
-    images: Float[Array, "batch height width channels"],
-    labels: Int[Array, " batch"],
+    images: Images,
+    labels: Labels,
     train: bool = True,
 ) -> GradientNorms:
-    """Return the norms of the gradients of the cross-entropy, with batch statistics as in training, or running ones.
+    """Return the norms of the gradients of the cross-entropy, with batch statistics as in training or running ones.
 
-    Under batch statistics an example's loss depends on the others' inputs too; the gradient of the summed loss is taken.
+    Under batch statistics a loss depends on the others' inputs too: the gradient is that of the summed loss.
     """
     model, images = without_chance(model), jnp.asarray(images)
     targets = jax.nn.one_hot(labels, model.num_classes)

@@ -13,9 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
-from resnet_jax.analysis.watching import Variables, blocks, routed
+from resnet_jax.analysis.watching import Images, Labels, Variables, blocks, routed
 from resnet_jax.errors import ConfigError
 from resnet_jax.training.losses import cross_entropy
 
@@ -37,8 +37,8 @@ class PathGradients(NamedTuple):
 def path_gradients(
     model: nn.Module,
     variables: Variables,
-    images: Float[Array, "batch height width channels"],
-    labels: Int[Array, " batch"],
+    images: Images,
+    labels: Labels,
     draws: int,
     seed: int,
     progress: Callable[[int], None] = lambda length: None,
@@ -86,7 +86,7 @@ def _paths(count: int, length: int, draws: int, random: np.random.Generator) -> 
     """Return sets of blocks whose branch is taken: all of a length, or as many as are drawn."""
     if math.comb(count, length) <= draws:
         return list(itertools.combinations(range(count), length))
-    return [tuple(random.choice(count, length, replace=False)) for _ in range(draws)]
+    return [tuple(random.choice(count, length, replace=False).tolist()) for _ in range(draws)]
 
 
 def _route(path: tuple[int, ...], count: int) -> Float[np.ndarray, " blocks"]:

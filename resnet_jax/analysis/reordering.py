@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
-from jaxtyping import Float, Int
 from scipy.stats import kendalltau
 
 from resnet_jax.analysis.scoring import Score, scorer
-from resnet_jax.analysis.watching import Variables, blocks
+from resnet_jax.analysis.watching import Images, Labels, Variables, blocks
 from resnet_jax.errors import ConfigError
 
 
@@ -27,9 +26,7 @@ class Swapped(NamedTuple):
     score: Score
 
 
-def exchangeable(
-    model: nn.Module, variables: Variables, images: Float[np.ndarray, "examples height width channels"]
-) -> list[list[str]]:
+def exchangeable(model: nn.Module, variables: Variables, images: Images) -> list[list[str]]:
     """Return groups of blocks of one stage whose maps and arrays have equal shapes, in the network's order.
 
     Raises ConfigError where no two blocks have.
@@ -61,8 +58,8 @@ def kendall(order: list[int]) -> float:
 def reorder_at_random(
     model: nn.Module,
     variables: Variables,
-    images: Float[np.ndarray, "examples height width channels"],
-    labels: Int[np.ndarray, " examples"],
+    images: Images,
+    labels: Labels,
     swaps: list[int],
     draws: int,
     seed: int,

@@ -3,16 +3,15 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from resnet_jax.analysis.watching import Variables, calls, recorded, without_chance
+from resnet_jax.analysis.watching import Images, Variables, calls, recorded, without_chance
 from resnet_jax.models.normalization import BatchNorm
 
 
 def layer_responses(
     model: nn.Module,
     variables: Variables,
-    images: Float[Array, "batch height width channels"],
+    images: Images,
     train: bool = False,
 ) -> dict[str, float]:
     """Return the standard deviation of what each BatchNorm gives, before ReLU and addition, by its path and in order.

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from resnet_jax.analysis.watching import Images, Labels
 from resnet_jax.training.losses import cross_entropy
 
 BATCH = 256
@@ -27,8 +28,8 @@ class Score(NamedTuple):
 
 def scorer(
     logits_of: Callable[..., Float[Array, "batch classes"]],
-    images: Float[np.ndarray, "examples height width channels"],
-    labels: Int[np.ndarray, " examples"],
+    images: Images,
+    labels: Labels,
     batch_size: int = BATCH,
 ) -> Callable[..., Score]:
     """Return a function of what `logits_of` takes before the images; it is compiled once.

@@ -15,7 +15,7 @@ Tree = Any
 
 
 def filter_direction(params: Tree, key: jax.Array) -> Tree:
-    """Return a random direction whose filters have the norms of the network's: d <- d / |d| * |theta|, filter by filter.
+    """Return a random direction whose filters have the norms of the network's: d <- d / |d| * |theta| for each.
 
     A filter is what makes one output: of an array with two axes or more, all values with one index of the last axis.
     Scales and biases, of BatchNorm and others, have no direction: it is 0 there, as in the authors' code.

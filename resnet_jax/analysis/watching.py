@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from resnet_jax.models.blocks import Block
 
-Images = Float[Array, "batch height width channels"]
+Images = Float[Array | np.ndarray, "batch height width channels"]
+Labels = Int[Array | np.ndarray, " batch"]
 Variables = dict[str, Any]
 
 
@@ -145,7 +147,7 @@ def recorded(kind: type[nn.Module]) -> Iterator[dict[str, Array]]:
 
 
 def without_chance(model: nn.Module) -> nn.Module:
-    """Return the network without stochastic depth and dropout, so that it can be computed as in training without keys."""
+    """Return the network without stochastic depth and dropout: what it computes in training needs no keys then."""
     fields = {name: 0.0 for name in ("stochastic_depth", "dropout") if getattr(model, name, 0.0)}
     return model.clone(**fields) if fields else model
 
@@ -155,6 +157,7 @@ def with_statistics_of(model: nn.Module, variables: Variables, images: Images) -
     if "batch_stats" not in variables:
         return variables
     model = without_chance(model).clone(norm_momentum=0.0, norm_frozen=False)
+    images = jnp.asarray(images)
     program = jax.jit(lambda variables: model.apply(variables, images, train=True, mutable=["batch_stats"])[1])
     return variables | program(variables)
 

@@ -29,6 +29,7 @@ from resnet_jax.report.analysis_tables import table
 from resnet_jax.run_directory import disk_errors, versions, write_atomically
 
 DIGITS = 6  # of the numbers that are written
+NOISE_VALUES = 4096  # of a point of the noises: their curves are then smooth
 
 Numbers = dict[str, Any]
 
@@ -66,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(values: argparse.Namespace) -> None:
     """Measure each network, write the numbers and the figure, and show the table.
 
-    Raises UserError if networks, data or options do not go together, or if nothing can be written. Ctrl-C leaves no file.
+    Raises UserError if networks, data or options do not go together, or if nothing can be written.
+    Ctrl-C leaves no file.
     """
     measurement, name = MEASUREMENTS[values.what], record_name(values)
     check_options(values)
@@ -229,7 +231,7 @@ def measure_gradients(one: Subject, values: argparse.Namespace) -> Numbers:
 
 
 def measure_correlation(one: Subject, values: argparse.Namespace) -> Numbers:
-    """Correlate gradients along lines between pairs of examples, at initialization and with the weights that are there."""
+    """Correlate gradients along lines between pairs of examples, at initialization and now."""
     pairs = len(one.labels) // 2
     if not pairs:
         raise ConfigError("a line leads from one example to another: ask for two --examples or more.")
@@ -238,19 +240,18 @@ def measure_correlation(one: Subject, values: argparse.Namespace) -> Numbers:
         "initial": with_statistics_of(one.model, one.initial_variables(), one.images),
         "trained": one.variables,
     }
-    found, sizes = {}, {}
+    found = {}
     for at in values.at:
         for state, variables in states.items():
             gradients = correlation.gradient_function(one.model, variables, one.images[:1], at)
             curves = []
             for first, second, label in zip(one.images[::2], one.images[1::2], one.labels[::2], strict=False):
                 along = gradients(correlation.line(first, second, values.points), int(label))
-                sizes[at] = along.shape[1]
                 curves.append(correlation.by_lag(correlation.correlations(along)))
             found.setdefault(state, {})[at] = np.mean(curves, axis=0)
     noises = {"white": correlation.white_noise, "brown": correlation.brown_noise}
     for name, noise in noises.items():
-        drawn = noise(values.points, max(sizes.values()), values.seed)
+        drawn = noise(values.points, NOISE_VALUES, values.seed)
         noises[name] = correlation.by_lag(correlation.correlations(drawn))
     lags = np.arange(values.points) / (values.points - 1)
     return {"lines": pairs, "lags": lags, **found, "noise": noises}

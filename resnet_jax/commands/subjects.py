@@ -178,7 +178,8 @@ def _check(run, model, variables, pixels, augment, dataset, labels) -> None:
     channels = next(array.shape[2] for array in jax.tree.leaves(variables["params"]["stem_conv"]) if array.ndim == 4)
     if not channels == pixels.shape[-1] == len(augment.mean):
         raise ConfigError(
-            f"{run} reads images of {channels} channels, and the data have {pixels.shape[-1]}: name others by --data.source."
+            f"{run} reads images of {channels} channels, and the data have {pixels.shape[-1]}: name others by "
+            "--data.source."
         )
     if labels.max() >= model.num_classes:
         raise ConfigError(
