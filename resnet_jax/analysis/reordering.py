@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
-from scipy.stats import kendalltau
 
 from resnet_jax.analysis.scoring import Score, scorer
 from resnet_jax.analysis.watching import Images, Labels, Variables, blocks
@@ -52,6 +51,8 @@ def reorder(variables: Variables, order: dict[str, str]) -> Variables:
 
 def kendall(order: list[int]) -> float:
     """Return Kendall's rank correlation of an order of 0, 1, 2, ... and the natural one."""
+    from scipy.stats import kendalltau  # half a second, which no other measurement needs
+
     return float(kendalltau(range(len(order)), order).statistic)
 
 

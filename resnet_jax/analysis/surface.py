@@ -40,7 +40,7 @@ def moved(params: Tree, directions: Sequence[Tree], shares: Sequence[Any]) -> Tr
     return params
 
 
-def surface(
+def loss_surface(
     score: Callable[..., Score],
     steps: Float[np.ndarray, " points"],
     dimensions: int,

@@ -291,7 +291,7 @@ def measure_surface(one: Subject, values: argparse.Namespace) -> Numbers:
     score = scorer(logits_of, one.images, one.labels)
     points = values.points or {1: 51, 2: 25}[values.dimensions]
     steps = np.linspace(-values.reach, values.reach, points)
-    loss, error = surface.surface(lambda *shares: score(params, directions, shares), steps, values.dimensions)
+    loss, error = surface.loss_surface(lambda *shares: score(params, directions, shares), steps, values.dimensions)
     whole = score(params, directions, (np.float32(0),) * values.dimensions)
     return {"whole": whole._asdict(), "steps": steps, "loss": loss, "error": error}
 

@@ -104,7 +104,6 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
             f"{run} holds no run whose network is known (preset.json): train there first, or name --model."
         )
     network, model = chosen_network(values.model, known, values.set)
-    variables = load_weights(model, run, average=values.average)
     preset = named(values.preset) if values.preset else known
 
     data = config.get("data", {})
@@ -116,6 +115,7 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
     size = data.get("image_size") or (preset.size if preset else 32)
     dataset = open_dataset(source, path, image_size=size, num_classes=len(classes) or 1000)
     indices = _drawn(len(dataset.test), values, examples) if index is None else _one(len(dataset.test), index)
+    variables = load_weights(model, run, average=values.average)
     pixels, labels = _read(dataset, preset, indices)
     augment = Augment(
         mean=tuple(preset.mean if preset else dataset.mean),

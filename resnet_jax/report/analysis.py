@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from resnet_jax.run_directory import write_atomically
@@ -26,6 +26,7 @@ STYLES = (
 )
 NOISE = {"white": dict(color="#808080", linestyle=":"), "brown": dict(color="#808080", linestyle=(0, (6, 3)))}
 GRID = "#e4e4e4"
+LEVELS = 13  # between which the contours of a surface are drawn
 
 Record = dict[str, Any]
 
@@ -33,8 +34,12 @@ Record = dict[str, Any]
 def draw_analysis(record: Record, file: str | os.PathLike) -> None:
     """Draws the record of a measurement, as `analyze` writes it, to a PNG."""
     figure = FIGURES[record["what"]](record)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # 256 colours are enough for lines and greys, and make a file a third as large.
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
+    image.save(picture, "PNG", optimize=True)
     write_atomically(file, picture.getvalue())
 
 
@@ -49,7 +54,7 @@ def deletion(record: Record) -> Figure:
         axes.plot(*np.array(kept).reshape(-1, 2).T, **style | dict(linestyle="none", markersize=5, zorder=3))
         whole = 100 * network["whole"]["error"]
         axes.axhline(whole, color=style["color"], linestyle=style["linestyle"], linewidth=0.8, alpha=0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2))
+    _numbered(axes, 1)
     axes.set_title("thin lines: whole network; hollow markers: blocks that change the shape", fontsize=8, loc="left")
     _dress(axes, "block that is deleted", "top-1 error (%)")
     axes.set_ylim(bottom=0)
@@ -67,7 +72,7 @@ def deletion_count(record: Record) -> Figure:
         axes.errorbar(
             [row["count"] for row in rows], means, yerr=reach, label=network["name"], capsize=3, **_line(style)
         )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2))
+    _numbered(axes, 0)
     axes.set_title("mean of the draws; bars: least and greatest", fontsize=8, loc="left")
     _dress(axes, "number of deleted blocks", "top-1 error (%)")
     axes.set_ylim(bottom=0)
@@ -92,7 +97,6 @@ def reordering(record: Record) -> Figure:
 def gradients(record: Record) -> Figure:
     """Draws gradient norms by convolution and by block, at initialization and trained."""
     figure, panels = _panels(2)
-    titles = ("initial: hollow, thin", "trained: full")
     for style, network in _styled(record):
         for state, full in (("initial", False), ("trained", True)):
             shown = _line(style, fill=None if full else "white", width=1.5 if full else 0.8)
@@ -100,10 +104,10 @@ def gradients(record: Record) -> Figure:
                 values = list(network[state][kind].values())
                 label = f"{network['name']}, {state}"
                 axes.plot(range(1, len(values) + 1), values, label=label, **shown)
-    panels[0].set_title("; ".join(titles), fontsize=8, loc="left")
+    panels[0].set_title("initial: hollow, thin; trained: full", fontsize=8, loc="left")
     for axes in panels:
-        axes.set_yscale("log")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2))
+        _log(axes)
+        _numbered(axes, 1)
     _dress(panels[0], "convolution, in order", "root mean square of the kernel's gradient")
     _dress(panels[1], "block, in order", "norm of the gradient by the block's input", legend=False)
     return figure
@@ -141,13 +145,13 @@ def paths(record: Record) -> Figure:
             (share, 100 * np.array(network["share"])),
         ):
             axes.plot(lengths, values, label=network["name"], **_line(style))
-    magnitude.set_yscale("log")
+    _log(magnitude)
     for axes, label in (
         (count, "paths of this length (% of all)"),
         (magnitude, "norm of the gradient through one path"),
         (share, "gradient through them (% of all)"),
     ):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2))
+        _numbered(axes, 0)
         _dress(axes, "path length (branches taken)", label, legend=axes is count)
     return figure
 
@@ -160,7 +164,7 @@ def responses(record: Record) -> Figure:
         for axes, order in zip(panels, (values, sorted(values, reverse=True)), strict=True):
             axes.plot(range(1, len(values) + 1), order, label=network["name"], **_line(style))
     for axes, label in zip(panels, ("layer, in order", "layer, by magnitude"), strict=True):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2))
+        _numbered(axes, 1)
         axes.set_ylim(bottom=0)
         _dress(axes, label, "standard deviation of the response", legend=axes is panels[0])
     return figure
@@ -171,12 +175,13 @@ def surface_1d(record: Record) -> Figure:
     figure, panels = _panels(2)
     for style, network in _styled(record):
         steps = network["steps"]
-        for axes, values in zip(panels, (network["loss"], 100 * np.array(network["error"])), strict=True):
+        for axes, values in zip(panels, (_numbers(network["loss"]), 100 * _numbers(network["error"])), strict=True):
             axes.plot(steps, values, label=network["name"], markevery=5, **_line(style))
-    if max(max(network["loss"]) for network in record["networks"]) > 20 * min(
-        min(network["loss"]) for network in record["networks"]
-    ):
-        panels[0].set_yscale("log")
+    low, high = _range(record["networks"])
+    if high > 20 * low > 0:
+        _log(panels[0])
+    for axes in panels:
+        axes.locator_params(axis="x", nbins=5)
     _dress(panels[0], "step along the direction (norms of the filters)", "loss")
     _dress(panels[1], "step along the direction (norms of the filters)", "top-1 error (%)", legend=False)
     return figure
@@ -186,23 +191,21 @@ def surface_2d(record: Record) -> Figure:
     """Draws contours of the loss over two random directions (Li et al. 2018, figure 5)."""
     networks = record["networks"]
     figure, panels = _panels(len(networks), width=4.6, height=4.4)
-    low = min(np.min(network["loss"]) for network in networks)
-    high = max(np.max(network["loss"]) for network in networks)
-    levels = (
-        np.geomspace(max(low, 1e-4 * high), high, 13) if high > 20 * max(low, 1e-12) else np.linspace(low, high, 13)
-    )
+    low, high = _range(networks)
+    wide = high > 20 * low > 0
+    levels = np.geomspace(low, high, LEVELS) if wide else np.linspace(low, max(high, low + 1e-12), LEVELS)
+    greys = [str(brightness) for brightness in np.linspace(1.0, 0.55, LEVELS - 1)]  # black letters stay legible
     for axes, network in zip(panels, networks, strict=True):
-        steps, loss = network["steps"], np.array(network["loss"]).T
-        filled = axes.contourf(steps, steps, np.clip(loss, levels[0], None), levels, cmap="Greys", vmin=0, alpha=0.7)
-        filled.set_array(np.arange(len(levels) - 1))
-        filled.set_clim(-3, 1.5 * len(levels))
-        lines = axes.contour(steps, steps, loss, levels[1:], colors="black", linewidths=0.7)
+        steps, loss = network["steps"], np.clip(_numbers(network["loss"]).T, levels[0], levels[-1])
+        axes.contourf(steps, steps, loss, levels, colors=greys)
+        lines = axes.contour(steps, steps, loss, levels[1:-1], colors="black", linewidths=0.7)
         axes.clabel(lines, fmt=lambda level: f"{level:.2g}", fontsize=7)
         axes.plot(0, 0, marker="+", color="black", markersize=9, markeredgewidth=1.5)
         axes.set_aspect("equal")
         axes.set_title(f"{network['name']}: loss {network['whole']['loss']:.3g} at the cross", fontsize=9, loc="left")
         axes.set_xlabel("first direction (norms of the filters)")
         axes.set_ylabel("second direction (norms of the filters)")
+        axes.locator_params(nbins=5)
     return figure
 
 
@@ -254,7 +257,7 @@ def gradcam(record: Record) -> Figure:
             if heat.max() > 0:
                 levels, widths = (0.25, 0.5, 0.75), (0.8, 1.4, 2.0)
                 below.contour(share, levels, colors="black", linewidths=widths, extent=extent, origin="upper")
-            below.set_title(f"{row['seen']}, {100 * row['probability']:.1f} %", fontsize=7)
+            below.set_title(f"seen as {row['seen']}, {100 * row['probability']:.1f} %", fontsize=7)
     figure.supxlabel("lines: 25, 50 and 75 % of the greatest value", fontsize=7)
     return figure
 
@@ -297,6 +300,34 @@ def _dress(axes: Axes, xlabel: str, ylabel: str, legend: bool = True) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if legend:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _numbered(axes: Axes, first: int) -> None:
+    """Gives an axis of blocks or layers whole numbers, from the first one on."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2))
+    axes.set_xlim(left=first - 0.5)
+
+
+def _log(axes: Axes) -> None:
+    """Sets a logarithmic y axis whose ticks are read without powers where it spans little."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 1e3 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Numbers of a record, where None is one that was not finite."""
+    return np.array(values, dtype=float)
+
+
+def _range(networks: list[Record]) -> tuple[float, float]:
+    """The least and the greatest finite loss of surfaces."""
+    losses = np.concatenate([_numbers(network["loss"]).ravel() for network in networks])
+    finite = losses[np.isfinite(losses)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
 def _image(text: str) -> np.ndarray:

@@ -65,7 +65,8 @@ def _responses(network: Record) -> Iterator[Row]:
 
 
 def _surface(network: Record) -> Iterator[Row]:
-    loss, error = np.array(network["loss"]), np.array(network["error"])
+    loss, error = (np.array(network[name], float) for name in ("loss", "error"))
+    loss = np.where(np.isfinite(loss), loss, np.inf)
     yield "the weights", f"{network['whole']['loss']:.4g}", _percent(network["whole"]["error"])
     for what, choose in (("least", np.min), ("median", np.median), ("greatest", np.max)):
         yield f"{what} of the {loss.size} points", f"{choose(loss):.4g}", _percent(choose(error))

@@ -5,6 +5,7 @@ import pytest
 from resnet_jax import create_model
 from resnet_jax.analysis.deletion import delete_each, delete_several
 from resnet_jax.errors import ConfigError
+from resnet_jax.models.initialization import initialize
 from tests.analysis.networks import KINDS, small, softmax
 
 
@@ -34,7 +35,7 @@ def test_a_network_without_a_block_is_the_network_of_the_others(kind):
 
 def test_blocks_whose_branch_is_zero_can_go_without_a_trace():
     model, _, images, labels = small("post-activation", (2, 1), stage_widths=(4, 8), zero_init_last=True)
-    variables = model.init(jax.random.key(0), images)
+    variables = initialize(model, jax.random.key(0), images.shape[1:])
     found = delete_each(model, variables, images, labels)
     assert len(found.without) == 3
     assert set(found.without) == {found.whole}

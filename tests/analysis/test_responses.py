@@ -2,12 +2,13 @@ import jax
 import numpy as np
 
 from resnet_jax.analysis.responses import layer_responses
+from resnet_jax.models.initialization import initialize
 from tests.analysis.networks import small
 
 
 def test_new_layers_respond_with_a_deviation_of_one_and_later_with_their_scales():
     model, _, images, _ = small("post-activation", (1, 1), stage_widths=(4, 8))
-    variables = model.init(jax.random.key(0), images)
+    variables = initialize(model, jax.random.key(0), images.shape[1:])
     found = layer_responses(model, variables, images, train=True)
     assert list(found) == [
         "stem_bn",
@@ -26,7 +27,7 @@ def test_new_layers_respond_with_a_deviation_of_one_and_later_with_their_scales(
 
 def test_in_evaluation_responses_are_those_of_the_running_statistics():
     model, _, images, _ = small("post-activation", (1,))
-    variables = model.init(jax.random.key(0), images)
+    variables = initialize(model, jax.random.key(0), images.shape[1:])
     maps = jax.lax.conv_general_dilated(
         images,
         variables["params"]["stem_conv"]["kernel"],

@@ -10,7 +10,9 @@ def test_every_example_counts_once(batch_size):
     logits = np.zeros((10, 1, 1, 10), np.float32)
     logits[:, 0, 0, 0] = 1.0
     logits[:3, 0, 0, :3] = 3 * np.eye(3)
-    score = scorer(lambda factor, images: factor * images[:, 0, 0], logits, np.arange(10), batch_size)(1.0)
+    nothing = 2.0 * np.eye(10, dtype=np.float32)[9]  # what an image of zeros, that fills a batch up, is seen as
+    images = logits - nothing
+    score = scorer(lambda added, images: images[:, 0, 0] + added, images, np.arange(10), batch_size)(nothing)
     assert score.error == pytest.approx(0.7)
     rest = np.log(np.e + 9) * 7
     first = sum(np.log(np.exp(row).sum()) - row.max() for row in logits[:3, 0, 0])

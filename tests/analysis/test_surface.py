@@ -2,7 +2,7 @@ import jax
 import numpy as np
 
 from resnet_jax.analysis.scoring import Score, scorer
-from resnet_jax.analysis.surface import filter_direction, moved, surface
+from resnet_jax.analysis.surface import filter_direction, loss_surface, moved
 from tests.analysis.networks import small
 
 
@@ -29,10 +29,10 @@ def test_the_surface_of_a_quadratic_is_a_parabola():
         return Score(0.25, float(np.sum(np.square(w))))
 
     steps = np.array([-1.0, 0.0, 0.5])
-    loss, error = surface(score, steps, 2)
+    loss, error = loss_surface(score, steps, 2)
     np.testing.assert_allclose(loss, [[10, 1, 3.25], [9, 0, 2.25], [9.25, 0.25, 2.5]])
     assert error.shape == (3, 3)
-    np.testing.assert_allclose(surface(score, steps, 1)[0], [1, 0, 0.25])
+    np.testing.assert_allclose(loss_surface(score, steps, 1)[0], [1, 0, 0.25])
 
 
 def test_the_centre_has_the_loss_of_the_network_and_statistics_stay():
@@ -42,7 +42,7 @@ def test_the_centre_has_the_loss_of_the_network_and_statistics_stay():
     def logits_of(step, images):
         return model.apply(variables | {"params": moved(variables["params"], [direction], [step])}, images)
 
-    loss, _ = surface(scorer(logits_of, images, labels), np.array([-0.5, 0.0]), 1)
+    loss, _ = loss_surface(scorer(logits_of, images, labels), np.array([-0.5, 0.0]), 1)
     whole = scorer(lambda images: model.apply(variables, images), images, labels)()
     assert loss[1] == whole.loss
     assert abs(loss[0] - whole.loss) > 1e-3
