@@ -43,10 +43,12 @@ def gradient_norms(
     seen = blocks(model, variables, images)
     zeros = {block.name: jnp.zeros(block.input) for block in seen}
 
+    key = jax.random.key(0)
+
     def loss(params, taps):
         with tapped(taps):
             everything = variables | {"params": params}
-            logits, _ = model.apply(everything, images, train=train, mutable=["batch_stats"])
+            logits, _ = model.apply(everything, images, train=train, mutable=["batch_stats"], rngs={"dropout": key})
         return jnp.sum(cross_entropy(logits, targets))
 
     @jax.jit

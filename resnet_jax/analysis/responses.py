@@ -22,10 +22,12 @@ def layer_responses(
     model, images = without_chance(model), jnp.asarray(images)
     order = [path for path in calls(model, variables, images[:1], BatchNorm) if "shortcut" not in path]
 
+    key = jax.random.key(0)
+
     @jax.jit
     def deviations(variables):
         with recorded(BatchNorm) as results:
-            model.apply(variables, images, train=train, mutable=["batch_stats"])
+            model.apply(variables, images, train=train, mutable=["batch_stats"], rngs={"dropout": key})
         return {path: jnp.std(results[path].astype(jnp.float32)) for path in order}
 
     found = jax.device_get(deviations(variables))

@@ -147,7 +147,10 @@ def recorded(kind: type[nn.Module]) -> Iterator[dict[str, Array]]:
 
 
 def without_chance(model: nn.Module) -> nn.Module:
-    """Return the network without stochastic depth and dropout: what it computes in training needs no keys then."""
+    """Return the network without stochastic depth and dropout: then an example's branches are all there in training.
+
+    The dropout of shortcuts (`shortcut_gate`) stays: a network without it would be another one.
+    """
     fields = {name: 0.0 for name in ("stochastic_depth", "dropout") if getattr(model, name, 0.0)}
     return model.clone(**fields) if fields else model
 
@@ -158,8 +161,12 @@ def with_statistics_of(model: nn.Module, variables: Variables, images: Images) -
         return variables
     model = without_chance(model).clone(norm_momentum=0.0, norm_frozen=False)
     images = jnp.asarray(images)
-    program = jax.jit(lambda variables: model.apply(variables, images, train=True, mutable=["batch_stats"])[1])
-    return variables | program(variables)
+
+    @jax.jit
+    def statistics(variables, key):
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})[1]
+
+    return variables | statistics(variables, jax.random.key(0))
 
 
 def _scale_gradient(x: Array, factor: Array) -> Array:

@@ -13,7 +13,7 @@ from tests.models.reference import scrambled
 SMALL = dict(stage_widths=(4,), stem_width=4, num_classes=5, stem="cifar")
 KINDS = {
     "post-activation": dict(),
-    "pre-activation": dict(preactivation=True),
+    "pre-activation": dict(activation_order="preactivation"),
     "bottleneck with gates": dict(block="bottleneck", expansion=1, se_reduction=4),
     "plain": dict(shortcut="none"),
 }
