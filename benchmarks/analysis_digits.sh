@@ -1,5 +1,5 @@
 #!/bin/sh
-# The figures of docs/analysis.md: trains four networks on the digits, and measures them. Ten minutes on two cores.
+# The figures of docs/analysis.md: trains four networks on the digits, and measures them. Twenty minutes on two cores that are shared.
 #
 #     sh benchmarks/analysis_digits.sh [FOLDER]     for numbers and figures; default: results/analysis/digits
 set -e
