@@ -16,6 +16,7 @@ VERBS = {
     "predict": "the classes of images, as a table, as JSON or as pictures",
     "recipes": "the published recipes, each beside what its source says",
     "estimate": "how long a recipe takes on given hardware, and what that costs",
+    "analyze": "a measurement on runs or weights: deletion of blocks, gradients, loss surface, feature maps, ...",
     "report": "tables and figures from run directories, with what was published beside them",
 }
 

@@ -162,6 +162,10 @@ class Block(nn.Module):
         """The convolutions of the residual branch, first to last; the last has the channels of the output."""
         raise NotImplementedError("Block has no convolutions of its own: use BasicBlock or BottleneckBlock")
 
+    def join(self, branch: OutMaps, shortcut: OutMaps) -> OutMaps:
+        """Return the sum; a method, so that a study can intercept it (`resnet_jax.analysis.watching`)."""
+        return branch + shortcut
+
     @property
     def activated_first(self) -> bool:
         """Whether an activation is before each convolution, and none after the sum."""
@@ -210,7 +214,7 @@ class Block(nn.Module):
         if self.shortcut_gate:
             y, shortcut = self.gated(x, y, shortcut, train)
         if self.shortcut != "none":
-            y = y + shortcut
+            y = self.join(y, shortcut)
         if order == "bn_after_addition":
             y = bn(y)
         return nn.relu(y) if order in ("original", "bn_after_addition") else y
