@@ -82,7 +82,7 @@ def run(values: argparse.Namespace) -> None:
         settings = {"seed": values.seed} | {name: getattr(values, name) for name in measurement.settings}
         record = {"what": name, "settings": settings, "networks": distinct(networks), "versions": versions()}
         write_atomically(file, json.dumps(rounded(record), indent=1, allow_nan=False).encode() + b"\n")
-        draw_analysis(rounded(record), file.with_suffix(".png"))
+        write_atomically(file.with_suffix(".png"), draw_analysis(rounded(record)))
     except KeyboardInterrupt:
         print("Stopped; the measurement is made anew by the same command.", file=sys.stderr)
         raise SystemExit(130) from None

@@ -95,7 +95,8 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
     """
     folder = run_folder(run)
     config = read_json(folder / "config.json") if folder else None
-    config = config if isinstance(config, dict) else {}
+    groups = config if isinstance(config, dict) else {}
+    data, training = (groups[name] if isinstance(groups.get(name), dict) else {} for name in ("data", "training"))
     known = of_weights(folder or run)
     if folder is None and known is None and not Path(run).exists() and not run.startswith("hf:"):
         raise ConfigError(f"there is no run, weights file or preset {run}{nearest(run, presets())}: check the name.")
@@ -106,8 +107,7 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
     network, model = chosen_network(values.model, known, values.set)
     preset = named(values.preset) if values.preset else known
 
-    data = config.get("data", {})
-    source = values.source or (preset.dataset if preset else None)
+    source = values.source or (preset.dataset if preset else data.get("source"))
     if source is None:
         raise ConfigError(f"{run} does not say on which data it is measured: name them by --data.source.")
     path = values.path or (data.get("path") if source == data.get("source") else None)
@@ -135,7 +135,7 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
         images=np.asarray(augment.inputs(jnp.asarray(pixels))),
         labels=labels,
         classes=dataset.classes,
-        seed=config.get("training", {}).get("seed", 0),
+        seed=training.get("seed", 0),
     )
 
 

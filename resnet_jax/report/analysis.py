@@ -3,44 +3,33 @@
 import base64
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
-from resnet_jax.run_directory import write_atomically
+from resnet_jax.errors import UserError
+from resnet_jax.report.drawing import STYLES, dress, png
 
-# Networks differ in line, marker and brightness, so that print without colour and the colour-blind can tell them apart.
-STYLES = (
-    dict(color="#1b4f8a", linestyle="-", marker="o"),
-    dict(color="#d55e00", linestyle="--", marker="s"),
-    dict(color="#009e73", linestyle="-.", marker="^"),
-    dict(color="#7a3b8f", linestyle=":", marker="D"),
-    dict(color="#303030", linestyle=(0, (5, 1, 1, 1, 1, 1)), marker="v"),
-)
 NOISE = {"white": dict(color="#808080", linestyle=":"), "brown": dict(color="#808080", linestyle=(0, (6, 3)))}
-GRID = "#e4e4e4"
 LEVELS = 13  # between which the contours of a surface are drawn
 
 Record = dict[str, Any]
 
 
-def draw_analysis(record: Record, file: str | os.PathLike) -> None:
-    """Draws the record of a measurement, as `analyze` writes it, to a PNG."""
-    figure = FIGURES[record["what"]](record)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    # 256 colours are enough for lines and greys, and make a file a third as large.
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture = io.BytesIO()
-    image.save(picture, "PNG", optimize=True)
-    write_atomically(file, picture.getvalue())
+def draw_analysis(record: Record) -> bytes:
+    """Return the PNG of a measurement's record, as `analyze` writes it.
+
+    Raises UserError: the record is damaged, or none of a measurement.
+    """
+    try:
+        return png(FIGURES[record["what"]](record))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise UserError(f"a record of a measurement is damaged ({type(error).__name__}: {error})") from error
 
 
 def deletion(record: Record) -> Figure:
@@ -293,11 +282,7 @@ def _line(style: dict[str, Any], fill: str | None = None, width: float = 1.5) ->
 
 
 def _dress(axes: Axes, xlabel: str, ylabel: str, legend: bool = True) -> None:
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes, xlabel, ylabel)
     if legend:
         axes.legend(frameon=False, fontsize=8)
 

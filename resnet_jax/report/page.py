@@ -5,9 +5,10 @@ import re
 from collections.abc import Sequence
 
 from resnet_jax.report.document import Figure, Heading, Part, Table, Text
+from resnet_jax.report.drawing import STYLES
 from resnet_jax.report.published import Published, find_published, read_published
 from resnet_jax.report.runs import Row, Run, Study
-from resnet_jax.report.studies import STYLES, draw_learning_curves, draw_results, mean_and_deviation
+from resnet_jax.report.studies import draw_learning_curves, draw_results, mean_and_deviation
 
 TITLES = {"imagenet": "ImageNet, top-1", "cifar10": "CIFAR-10, top-1", "cifar100": "CIFAR-100, top-1"}
 

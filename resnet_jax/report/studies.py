@@ -1,30 +1,17 @@
 """The figures of a study: what its variants reach, and their learning curves, as mean and spread over seeds."""
 
-import io
 import statistics
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from resnet_jax.report.drawing import STYLES, dress, png
 from resnet_jax.report.published import Published
 from resnet_jax.report.runs import Row, Run, Study
 
-# Colours that the colour-blind can tell apart and that differ as greys; lines and markers differ as well.
-STYLES = (
-    ("#0b3c5d", "-", "o"),
-    ("#d55e00", "--", "s"),
-    ("#009e73", "-.", "^"),
-    ("#cc79a7", ":", "D"),
-    ("#7a6a00", (0, (5, 1, 1, 1, 1, 1)), "v"),
-    ("#56b4e9", (0, (8, 2)), "P"),
-    ("#000000", (0, (1, 1)), "X"),
-    ("#999999", (0, (3, 1)), "<"),
-    ("#8c3b00", (0, (6, 1, 2, 1)), ">"),
-)
 LEAST_ERROR = 0.1  # percent; what is less is drawn here, as a logarithmic axis has no zero
 
 
@@ -60,7 +47,7 @@ def draw_results(study: Study, published: dict[str, Published]) -> bytes:
         _dress(axes, study.axis, name)
         if axes.get_legend_handles_labels()[0] and (len(names) > 1 or known):
             axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def draw_learning_curves(study: Study) -> bytes:
@@ -89,7 +76,7 @@ def draw_learning_curves(study: Study) -> bytes:
             axes.set_title(series, fontsize=10, loc="left")
             _dress(axes, "epoch", name)
         panels[1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3)
-    return _png(figure)
+    return png(figure)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -98,7 +85,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def _draw_series(axes: Axes, rows: list[Row], at, value, known, series: str, style, joined: bool) -> None:
-    colour, line, marker = style
+    colour, marker = style["color"], style["marker"]
     points = [
         (x, *mean_and_deviation(values), values)
         for row, x in zip(rows, at, strict=True)
@@ -111,7 +98,7 @@ def _draw_series(axes: Axes, rows: list[Row], at, value, known, series: str, sty
             means,
             yerr=[deviation or 0 for deviation in deviations],
             color=colour,
-            linestyle=line if joined else "none",
+            linestyle=style["linestyle"] if joined else "none",
             marker=marker,
             markersize=6,
             linewidth=1.6,
@@ -127,15 +114,15 @@ def _draw_series(axes: Axes, rows: list[Row], at, value, known, series: str, sty
 
 def _draw_curve(axes: Axes, row: Row, split: str, value, style) -> None:
     """Draw the mean of a variant's runs, at the epochs that all of them have."""
-    colour, line, _ = style
     curves = [_curve(run, split, value) for run in row.done]
     epochs = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     if not epochs:
         return
     values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
-    axes.plot(epochs, values.mean(axis=0), color=colour, linestyle=line, linewidth=1.5, label=row.label)
+    mean = values.mean(axis=0)
+    axes.plot(epochs, mean, color=style["color"], linestyle=style["linestyle"], linewidth=1.5, label=row.label)
     if len(values) > 1:
-        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.12, linewidth=0)
 
 
 def _curve(run: Run, split: str, value) -> dict[float, float]:
@@ -164,17 +151,7 @@ def _numeric_axis(axes: Axes, xs: list[float]) -> None:
 
 
 def _dress(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    dress(axes, x, y)
     if axes.get_yscale() == "linear":
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.set_ylim(bottom=0)
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    return picture.getvalue()

@@ -64,7 +64,7 @@ def test_a_measurement_writes_numbers_and_a_figure_that_can_be_drawn_again(name,
         "cifar_resnet8",
         "digits",
     )
-    draw_analysis(record, tmp_path / "again.png")
+    (tmp_path / "again.png").write_bytes(draw_analysis(record))
     drawn = file.with_suffix(".png").read_bytes()
     assert drawn == (tmp_path / "again.png").read_bytes()
     assert drawn.startswith(b"\x89PNG")
