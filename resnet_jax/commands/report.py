@@ -34,7 +34,7 @@ def run(values: argparse.Namespace) -> None:
     if values.out is not None and values.out.suffix != ".html":
         raise ConfigError(f"--out={values.out} is no page: name a file that ends with .html.")
     notes: list[str] = []
-    parts = page(*find(values.runs, notes), notes)
+    parts = page(find(values.runs, notes), notes)
     if values.out is None:
         print(to_markdown([part for part in parts if not isinstance(part, Figure)], ""), end="")
     else:

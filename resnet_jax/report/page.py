@@ -4,24 +4,31 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from resnet_jax.errors import UserError
+from resnet_jax.report.analysis import draw_analysis
+from resnet_jax.report.analysis_tables import table
 from resnet_jax.report.document import Figure, Heading, Part, Table, Text
 from resnet_jax.report.drawing import STYLES
 from resnet_jax.report.published import Published, find_published, read_published
-from resnet_jax.report.runs import Row, Run, Study
+from resnet_jax.report.runs import Found, Row, Run, Study
 from resnet_jax.report.studies import draw_learning_curves, draw_results, mean_and_deviation
 
+LONGEST_TABLE = 30  # rows of a measurement
 TITLES = {"imagenet": "ImageNet, top-1", "cifar10": "CIFAR-10, top-1", "cifar100": "CIFAR-100, top-1"}
 
 
-def page(studies: Sequence[Study], runs: Sequence[Run], notes: Sequence[str]) -> list[Part]:
-    """Return the parts of the report of what `runs.find` found."""
+def page(found: Found, notes: list[str]) -> list[Part]:
+    """Return the parts of the report of what `runs.find` found; what is left out is told, and added to `notes`."""
+    studies, runs, _ = found
     parts: list[Part] = [Heading("Residual networks: what was run, beside what was published", 1)]
+    measured = measurement_parts(found.measurements, notes)
     if notes:
         parts += [Heading("Left out"), Text(" ".join(notes))]
     for study in studies:
         parts += study_parts(study)
     if runs:
         parts += [Heading("Runs"), runs_table(runs), *runs_curves(runs)]
+    parts += measured
     everything = [*runs, *(run for study in studies for row in study.rows for run in row.runs)]
     for dataset in TITLES:
         if dataset == "imagenet" or any(run.dataset == dataset for run in everything):
@@ -80,6 +87,25 @@ def study_table(study: Study, known: dict[str, Published]) -> Table:
     columns = zip(header, *(_study_row(row, known.get(row.label)) for row in study.rows), strict=True)
     header, *rows = zip(*(column for column in columns if any(column[1:])), strict=True)
     return Table(header, rows)
+
+
+def measurement_parts(records: dict[pathlib.Path, dict], notes: list[str]) -> list[Part]:
+    """Return the figure of each measurement, and its table if that is short; damaged records are added to `notes`."""
+    parts: list[Part] = []
+    for file, record in records.items():
+        try:
+            figure = draw_analysis(record)
+            header, rows = table(record)
+            networks = ", ".join(str(network["name"]) for network in record["networks"])
+            name = re.sub(r"\W+", "_", "_".join([*file.parts[-3:-1], file.stem]))
+            title = f"{record['what'].replace('_', ' ')} ({networks})"
+            parts += [Heading(title, 3), Figure(name, figure, f"{title}: {file}.")]
+            if len(rows) <= LONGEST_TABLE:  # the figure shows what has more
+                names = [header[0], *(f"#{name}" for name in header[1:])]
+                parts.append(Table(names, [[str(cell) for cell in row] for row in rows]))
+        except (UserError, KeyError, TypeError, ValueError, IndexError) as error:
+            notes.append(f"{file} is left out: {str(error).rstrip('.')}.")
+    return [Heading("Measurements on networks"), *parts] if parts else []
 
 
 def runs_table(runs: Sequence[Run]) -> Table:

@@ -7,13 +7,14 @@ import pathlib
 import re
 import statistics
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from resnet_jax.config import MAY_CHANGE
 from resnet_jax.errors import UserError
 from resnet_jax.run_directory import covered, flattened, read_json, read_metrics
 from resnet_jax.sweep import LABEL, SWEEP_FILE
 
+ANALYSIS = "analysis"  # the folder of the measurements on a run, inside of it
 IMAGENET_EXAMPLES = 50_000  # of its validation set, by which it is known whatever its folder is called
 
 
@@ -154,17 +155,31 @@ def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
     return Study(folder, **texts, rows=rows)
 
 
-def find(paths: Iterable[str | os.PathLike], notes: list[str]) -> tuple[list[Study], list[Run]]:
-    """Return the sweeps and the other runs in folders and below them; what is left out is added to `notes`.
+class Found(NamedTuple):
+    """What folders hold.
 
-    Raises UserError: a folder does not exist, or holds neither.
+    Attributes:
+      studies: the sweeps.
+      runs: the runs that are of no sweep.
+      measurements: the records of `analyze` by their files.
     """
-    studies, runs = {}, {}
+
+    studies: list[Study]
+    runs: list[Run]
+    measurements: dict[pathlib.Path, dict[str, Any]]
+
+
+def find(paths: Iterable[str | os.PathLike], notes: list[str]) -> Found:
+    """Return the sweeps, other runs and measurements in folders and below; what is left out is added to `notes`.
+
+    Raises UserError: a folder does not exist, or holds none of them.
+    """
+    studies, runs, measurements = {}, {}, {}
     for given in paths:
         path = pathlib.Path(given)
         if not path.is_dir():
             raise UserError(f"there is no folder {path}: name the folders of runs or of sweeps.")
-        before = len(studies) + len(runs) + len(notes)
+        before = len(studies) + len(runs) + len(measurements) + len(notes)
         for folder, below, files in os.walk(path):
             here = pathlib.Path(folder)
             below.sort()
@@ -174,13 +189,26 @@ def find(paths: Iterable[str | os.PathLike], notes: list[str]) -> tuple[list[Stu
                 elif "config.json" in files:
                     runs[here.resolve()] = read_run(here)
                 else:
+                    measurements |= read_measurements(here, files)
                     continue
             except UserError as error:
                 notes.append(f"{error}.".replace("..", "."))
+            measurements |= read_measurements(here / ANALYSIS, os.listdir(here / ANALYSIS) if ANALYSIS in below else [])
             below.clear()  # what is inside of a run or a sweep is its own
-        if len(studies) + len(runs) + len(notes) == before and path.resolve() not in studies | runs:
+        all_found = len(studies) + len(runs) + len(measurements) + len(notes)
+        if all_found == before and path.resolve() not in studies | runs:
             raise UserError(f"there is no run in {path}: name the folders of runs or of sweeps.")
-    return list(studies.values()), list(runs.values())
+    return Found(list(studies.values()), list(runs.values()), measurements)
+
+
+def read_measurements(folder: pathlib.Path, files: Iterable[str]) -> dict[pathlib.Path, dict[str, Any]]:
+    """Return those of the files that are records of `analyze`."""
+    records = {folder / name: read_json(folder / name) for name in sorted(files) if name.endswith(".json")}
+    return {
+        file: record
+        for file, record in records.items()
+        if isinstance(record, dict) and isinstance(record.get("what"), str) and isinstance(record.get("networks"), list)
+    }
 
 
 def _readable(folders: Iterable[pathlib.Path], notes: list[str]) -> Iterable[Run]:

@@ -78,7 +78,7 @@ def test_whether_a_difference_is_within_the_published_spread(tmp_path):
         folder.mkdir()
         (folder / "sweep.json").write_text(json.dumps(told | dict(variants=[variant])))
         write_run(folder / "a" / "seed0", top1)
-        text = to_markdown(page(*find([folder], []), []), "")
+        text = to_markdown(page(find([folder], []), []), "")
         assert tables(text)["a"][7] == said
 
 
@@ -126,6 +126,20 @@ def test_the_imagenet_table_has_a_row_for_each_published_result_and_ours_beside_
     assert rows["resnet50"] == ["76.13", "", "90", "torchvision 0.28 IMAGENET1K_V1", "76.00", "1", "10", "-0.13"]
     assert rows["resnet101"][4:] == ["", "", "", ""]
     assert {row.key for row in read_published() if row.dataset == "imagenet"} <= set(rows)
+
+
+def test_measurements_are_drawn_from_their_records_and_damaged_ones_named(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / "analysis").mkdir()
+    network = dict(name="r20", whole=dict(error=0.1), without=[dict(block="b", place=1, keeps_shape=True, error=0.2)])
+    record = dict(what="deletion", settings={}, networks=[network | dict(blocks=1)])
+    record["networks"][0]["without"][0]["loss"] = record["networks"][0]["whole"]["loss"] = 1.0
+    (tmp_path / "run" / "analysis" / "deletion.json").write_text(json.dumps(record))
+    (tmp_path / "run" / "analysis" / "paths.json").write_text(json.dumps(record | dict(what="paths")))
+    assert main(["report", str(tmp_path), f"--out={tmp_path / 'page.html'}"]) == 0
+    assert "paths.json is left out" in capsys.readouterr().err
+    assert "deletion (r20)" in (tmp_path / "page.md").read_text()
+    assert (tmp_path / "page_figures" / "run_analysis_deletion.png").exists()
 
 
 def test_the_published_tables_are_printed_with_sources(capsys):
@@ -200,7 +214,7 @@ def test_whatever_is_in_the_files_of_runs_there_is_a_page_or_a_sentence(sweep, d
             break
     file.write_text("\n".join([*lines[:-1], json.dumps(whole)]))
     try:
-        parts = page(*find([sweep], notes := []), notes)
+        parts = page(find([sweep], notes := []), notes)
         assert to_html(parts, "") and to_markdown(parts, "")
     except UserError as error:
         assert str(error)
