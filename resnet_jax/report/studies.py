@@ -37,7 +37,8 @@ def draw_results(study: Study, published: dict[str, Published]) -> bytes:
         places = {tick: place for place, tick in enumerate(ticks)}
         for number, series in enumerate(names):
             rows = [row for row in study.rows if row.series == series]
-            at = [row.x if numeric else places[_tick(row)] for row in rows]
+            beside = 0.14 * (number - (len(names) - 1) / 2)  # so that series do not hide each other
+            at = [row.x if numeric else places[_tick(row)] + beside for row in rows]
             _draw_series(axes, rows, at, value, known, series, STYLES[number % len(STYLES)], joined=numeric)
         if numeric:
             _numeric_axis(axes, sorted({row.x for row in study.rows}))
