@@ -30,8 +30,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.long_run import resident_bytes  # noqa: E402
-from benchmarks.measuring import processor  # noqa: E402
 from resnet_jax.checkpoints import Checkpoints  # noqa: E402
+from resnet_jax.hardware import processor  # noqa: E402
 from resnet_jax.run_directory import versions  # noqa: E402
 
 ARRAYS, EVERY, CALLS = 61, 5, 20_000
