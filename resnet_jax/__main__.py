@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 
 from resnet_jax.compilation import keep_programs
@@ -11,6 +13,7 @@ from resnet_jax.errors import UserError
 VERBS = {
     "models": "the registered networks, their costs and published accuracies",
     "pack": "a folder of images, ImageNet's archives or a TFDS data set to shards that are read fast",
+    "verify": "whether packed data is still what was packed, by its checksums",
     "summary": "the layers of a network: shapes, parameters, multiply-adds, receptive fields",
     "convert": "weights of any kind that is read, to safetensors",
     "predict": "the classes of images, as a table, as JSON or as pictures",
@@ -22,7 +25,10 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0, or 2 where the user must mend something."""
+    """Run a command line and return its exit code.
+
+    It is 0, 2 where the user must mend something, or 141, as of other tools, where nobody reads the output any more.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m resnet_jax", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -35,9 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         keep_programs()
         command.run(values)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does. Python would flush once more as it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return 0
 
 

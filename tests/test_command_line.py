@@ -16,3 +16,10 @@ def test_every_verb_says_what_it_takes(verb, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     assert f"python -m resnet_jax {verb}" in capsys.readouterr().out
+
+
+def test_nothing_is_said_when_the_reader_of_the_output_has_gone():
+    command = [sys.executable, "-m", "resnet_jax", "models", "cifar_resnet20", "--format=json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 128 + 13)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 import main as command
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.config import default_config, flat
+from resnet_jax.data.sources import open_dataset
+from resnet_jax.data.sources.records import verify
 from resnet_jax.errors import ConfigError, DataError, UserError
 from resnet_jax.run_directory import RunDirectory, read_metrics
 from resnet_jax.weights.files import read_arrays
@@ -98,6 +100,50 @@ def test_a_config_of_any_content_in_the_folder_is_another_one_or_damaged(tmp_pat
     with contextlib.suppress(UserError):
         RunDirectory(tmp_path).diverged_at()
     assert (tmp_path / "config.json").read_bytes() == content
+
+
+INDEX = {
+    "format": 1,
+    "form": {"size": None, "pixels": True},
+    "classes": ["a"],
+    "mean": [0.5],
+    "std": [0.5],
+    "splits": {
+        name: {"shards": [{"file": "x.npy", "examples": 1, "bytes": 0, "sha256": ""}], "tables": []}
+        for name in ("train", "test")
+    },
+}
+
+
+def replaced(value, path, by):
+    """A JSON value with another one at the end of a path of numbers, each of which picks a member."""
+    if not path or not isinstance(value, dict | list) or not value:
+        return by
+    key = list(value)[path[0] % len(value)] if isinstance(value, dict) else path[0] % len(value)
+    changed = value.copy()
+    changed[key] = replaced(value[key], path[1:], by)
+    return changed
+
+
+@FUZZ
+@given(
+    LINE
+    | st.builds(replaced, st.just(INDEX), st.lists(st.integers(0, 20), max_size=5), JSON | st.sampled_from(ODD)).map(
+        lambda index: json.dumps(index).encode()
+    ),
+    st.binary(max_size=100)
+    | st.just(b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (9**99,)}"),
+)
+def test_packed_data_of_any_content_is_refused_in_a_sentence(tmp_path, index, table):
+    (tmp_path / "index.json").write_bytes(index)
+    for name in ("x.npy", "train-labels.npy", "test-labels.npy"):
+        (tmp_path / name).write_bytes(table)
+    with pytest.raises(DataError) as refused:
+        dataset = open_dataset("records", str(tmp_path), image_size=32)
+        len(dataset.train), dataset.train[0]
+    assert "\n" not in str(refused.value)
+    with pytest.raises(DataError):
+        verify(tmp_path)
 
 
 @pytest.mark.parametrize("name", [".lock", ".config.json.partial"])

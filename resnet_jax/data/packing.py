@@ -105,9 +105,7 @@ class Packer:
                 writer.write(self.form(image, decoded))
                 record["labels"].append(label)
                 record["names"].append(name)
-        with open(draft, "rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        record |= {"examples": len(record["labels"]), "bytes": draft.stat().st_size, "sha256": checksum}
+        record |= {"examples": len(record["labels"])} | size_and_sum(draft)
         publish(draft, self.folder / record["file"])
         write_text(self.record_of(task), json.dumps(record))
         return record
@@ -289,16 +287,25 @@ def finish(folder: pathlib.Path, split: str, records: list[dict]) -> dict:
     names = [os.fsencode(name) for record in records for name in record["names"]]
     if not labels:
         raise DataError(f"No image of the {split} split can be decoded, such as: {records[0]['broken'][0]['why']}")
+    tables = []
     for kind, array in (("labels", np.array(labels, np.int32)), ("names", np.array(names))):
         draft = folder / UNFINISHED / f"{split}-{kind}.npy"
         np.save(draft, array)
+        tables.append({"file": draft.name} | size_and_sum(draft))
         publish(draft, folder / draft.name)
     for record in records:
         if not record["examples"]:
             (folder / record["file"]).unlink()
     shards = [{key: record[key] for key in ("file", "examples", "bytes", "sha256")} for record in records]
     reports = {kind: [report for record in records for report in record[kind]] for kind in ("broken", "odd")}
-    return {"examples": len(labels), "shards": [shard for shard in shards if shard["examples"]]} | reports
+    shards = [shard for shard in shards if shard["examples"]]
+    return {"examples": len(labels), "shards": shards, "tables": tables} | reports
+
+
+def size_and_sum(file: pathlib.Path) -> dict:
+    """Return the "bytes" and the "sha256" of a file."""
+    with open(file, "rb") as stream:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def publish(draft: pathlib.Path, final: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from resnet_jax.data.decoding import dimensions, pixels
+from resnet_jax.data.decoding import MAX_PIXELS, dimensions, pixels
 from resnet_jax.data.resizing import mirror, resize
 from resnet_jax.errors import ConfigError
 
@@ -52,9 +52,12 @@ class RandomResizedCrop:
         _check_interpolation(self.interpolation)
 
     def __call__(
-        self, image: bytes | UInt8[np.ndarray, "height width channels"], rng: np.random.Generator
+        self,
+        image: bytes | UInt8[np.ndarray, "height width channels"],
+        rng: np.random.Generator,
+        out: UInt8[np.ndarray, "size size 3"] | None = None,
     ) -> UInt8[np.ndarray, "size size 3"]:
-        """Transforms one example; the random numbers come from `rng` alone."""
+        """Transforms one example, into `out` where one is given; the random numbers come from `rng` alone."""
         width, height = dimensions(image)
         left, top, crop_width, crop_height = self.box(width, height, rng)
         # A JPEG is decoded at a half, and so on, as long as the crop keeps as many pixels as it will have.
@@ -62,12 +65,15 @@ class RandomResizedCrop:
         across, down = decoded.shape[1] / width, decoded.shape[0] / height
         columns = slice(round(left * across), round((left + crop_width) * across))
         rows = slice(round(top * down), round((top + crop_height) * down))
-        resized = resize(decoded[rows, columns], self.size, self.interpolation)
+        resized = resize(decoded[rows, columns], self.size, self.interpolation, out)
         if rng.random() < self.flip:
-            resized = mirror(resized)
+            resized = mirror(resized, out)
         for change in self.changes:
             resized = change(resized, rng)
-        return resized
+        if out is None or resized is out:
+            return resized
+        out[:] = resized
+        return out
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws the crop of an image of `width` x `height` pixels: left, top, width, height."""
@@ -91,7 +97,8 @@ class ResizeCenterCrop:
     """The crop of ImageNet evaluation: the short side resized to `resize` pixels, then the central square of `size`.
 
     Pillow resizes, as for torchvision, and lengths and offsets are rounded as by its `Resize` and `CenterCrop`; where
-    the resized image is smaller than the crop, black is added around it.
+    the resized image is smaller than the crop, black is added around it. Of an image so long and narrow that it would
+    have more than `MAX_PIXELS` when resized, only the part that is shown is resized, and memory stays bounded.
 
     Attributes:
       resize: length of the short side after resizing, in pixels.
@@ -107,21 +114,38 @@ class ResizeCenterCrop:
         _check_interpolation(self.interpolation)
 
     def __call__(
-        self, image: bytes | UInt8[np.ndarray, "height width channels"], rng: np.random.Generator | None = None
+        self,
+        image: bytes | UInt8[np.ndarray, "height width channels"],
+        rng: np.random.Generator | None = None,
+        out: UInt8[np.ndarray, "size size 3"] | None = None,
     ) -> UInt8[np.ndarray, "size size 3"]:
-        """Transforms one example; nothing is random, `rng` is there so that both crops are called alike."""
+        """Transforms one example, into `out` where one is given.
+
+        Nothing is random, `rng` is there so that both crops are called alike.
+        """
         size = dimensions(image)
         width, height = (int(self.resize * side / min(size)) for side in size)
         # At twice the size or more, a JPEG that is decoded at a half or less moves pixels by 0.5/255 in the mean.
         decoded = Image.fromarray(pixels(image, 2 * width, 2 * height))
-        resized = decoded.resize((width, height), INTERPOLATIONS[self.interpolation])
-        left, top = self._offset(width), self._offset(height)
-        return np.array(resized.crop((left, top, left + self.size, top + self.size)))  # Black outside of the image.
+        (left, right), (top, bottom) = (self._shown(side) for side in (width, height))
+        filters = INTERPOLATIONS[self.interpolation]
+        if width * height <= MAX_PIXELS:
+            resized = decoded.resize((width, height), filters).crop((left, top, right, bottom))
+        else:
+            first, last = (column * decoded.width / width for column in (left, right))
+            upper, lower = (row * decoded.height / height for row in (top, bottom))
+            resized = decoded.resize((right - left, bottom - top), filters, box=(first, upper, last, lower))
+        out = np.empty((self.size, self.size, 3), np.uint8) if out is None else out
+        if resized.size != (self.size, self.size):
+            out[:] = 0
+        before, above = ((self.size - side) // 2 for side in resized.size)
+        out[above : above + resized.height, before : before + resized.width] = resized
+        return out
 
-    def _offset(self, side: int) -> int:
-        if side < self.size:
-            return -((self.size - side) // 2)
-        return round((side - self.size) / 2)
+    def _shown(self, side: int) -> tuple[int, int]:
+        """Return which pixels of a resized side are shown: first, and one past the last."""
+        first = max(0, round((side - self.size) / 2))
+        return first, min(side, first + self.size)
 
 
 def _check_interpolation(name: str) -> None:

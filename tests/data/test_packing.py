@@ -252,6 +252,13 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
+def rewritten(out, **values):
+    """The index of a packed folder, in which the first shard says something else of itself."""
+    index = json.loads((out / "index.json").read_text())
+    index["splits"]["train"]["shards"][0] |= values
+    return json.dumps(index)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -263,7 +270,11 @@ def out(tmp_path):
             "train-00001.array_record is missing and should have",
         ),
         (lambda out: (out / "test-00000.array_record").write_bytes(b"x"), "has 1 bytes and should have"),
-        (lambda out: (out / "train-labels.npy").write_bytes(b"x"), "train-labels.npy cannot be read"),
+        (lambda out: (out / "train-labels.npy").write_bytes(b"x"), "train-labels.npy has 1 bytes and should have"),
+        (lambda out: (out / "train-labels.npy").write_bytes(bytes(148)), "train-labels.npy cannot be read"),
+        (lambda out: np.save(out / "train-labels.npy", np.zeros((1, 5), np.int32)), "holds another array than the index"),
+        (lambda out: (out / "index.json").write_text(rewritten(out, file="../x")), "index.json is damaged"),
+        (lambda out: (out / "index.json").write_text(rewritten(out, examples=-1)), "index.json is damaged"),
     ],
 )
 def test_a_packed_folder_that_lacks_something_is_refused(out, change, message):
@@ -277,6 +288,21 @@ def test_an_example_in_a_damaged_place_is_named(out):
     file.write_bytes(file.read_bytes()[:70] + bytes(300) + file.read_bytes()[370:])
     with pytest.raises(DataError, match=r"damaged where train example 0 is .*: pack it again"):
         packed(out).train[0]
+
+
+def test_verify_names_each_file_that_is_not_what_was_packed(out, capsys):
+    assert command.main(["verify", str(out)]) == 0
+    assert f"All 8 files of {out} are what was packed." in capsys.readouterr().out
+    flipped = bytearray((out / "train-00001.array_record").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (out / "train-00001.array_record").write_bytes(flipped)
+    (out / "test-00000.array_record").unlink()
+    np.save(out / "train-labels.npy", np.ones(5, np.int32))
+    assert command.main(["verify", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {out} is damaged in 3 of its 8 files (train-00001.array_record has changed, test-00000.array_record is "
+        "missing, train-labels.npy has changed): copy them again, or pack the data again.\n"
+    )
 
 
 def test_a_folder_is_never_packed_over(tmp_path, out):

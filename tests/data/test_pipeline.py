@@ -208,7 +208,7 @@ class Numbers:
         return f"number {index}"
 
 
-def noisy(image, rng):
+def noisy(image, rng, out=None):
     """Ten times the image plus a number below ten that is drawn."""
     return (10 * image + rng.integers(0, 10)).astype(np.uint8)
 
@@ -338,7 +338,7 @@ def test_batches_of_several_parts_are_joined_in_order(rows, workers, nothing_lef
 
 
 def test_a_later_transform_takes_over_at_its_step():
-    later = ((3, lambda image, rng: image[:1]), (5, lambda image, rng: image[:, :1]))
+    later = ((3, lambda image, rng, out: image[:1]), (5, lambda image, rng, out: image[:, :1]))
     feed = Streamed(Numbers(), training(10, 4), noisy, 0, 0, later)
     for first in (0, 4):
         with contextlib.closing(feed.chunks((step, step + 1) for step in range(first, 7))) as chunks:
@@ -346,7 +346,7 @@ def test_a_later_transform_takes_over_at_its_step():
         assert shapes == [(2, 3), (2, 3), (2, 3), (1, 3), (1, 3), (2, 1), (2, 1)][first:]
 
 
-def broken(image, rng):
+def broken(image, rng, out=None):
     raise ValueError("this image is damaged")
 
 

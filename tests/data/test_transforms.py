@@ -2,12 +2,14 @@ import io
 import math
 import pathlib
 import pickle
+import resource
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_jax.data import transforms
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.errors import ConfigError
 from tests.pictures import encode, noise, photo
@@ -216,6 +218,36 @@ def test_one_side_can_be_padded_while_the_other_is_cropped():
     cropped = ResizeCenterCrop(4, 6)(ramp)
     assert cropped[:, 0, 0].tolist() == [0, 3, 3, 3, 3, 0]
     assert cropped[1, :, 0].tolist() == [3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(("limit", "off"), [(10**6, 0), (1000, 1)])
+@pytest.mark.parametrize("size", [20, 32])
+def test_a_narrow_image_whose_resized_whole_would_be_large_is_resized_where_it_is_shown(monkeypatch, limit, off, size):
+    # 9 x 300 at a short side of 24 is 24 x 800.
+    monkeypatch.setattr(transforms, "MAX_PIXELS", limit)
+    for image in (noise(9, 300), noise(300, 9)):
+        columns, rows = ((24 * side) // 9 for side in (image.shape[1], image.shape[0]))
+        whole = Image.fromarray(image).resize((columns, rows), Image.BILINEAR)
+        left, top = (columns - size) // 2, (rows - size) // 2
+        expected = np.array(whole.crop((left, top, left + size, top + size)), int)
+        assert np.abs(ResizeCenterCrop(24, size)(image) - expected).max() <= off
+
+
+def test_an_image_of_a_row_of_20_000_pixels_takes_no_gigabytes():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cropped = ResizeCenterCrop(256, 224)(np.full((1, 20_000, 3), 7, np.uint8))
+    assert (cropped == 7).all()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, "256 MB; the whole would take 5 GB"
+
+
+def test_both_crops_write_into_the_array_that_they_are_given():
+    image = noise(30, 40)
+    changed = RandomResizedCrop(8, flip=1.0, changes=(lambda image, rng: 255 - image,))
+    for crop in (RandomResizedCrop(8), changed, ResizeCenterCrop(12, 8), ResizeCenterCrop(6, 8)):
+        out = np.full((3, 8, 8, 3), 99, np.uint8)
+        assert crop(image, np.random.default_rng(1), place := out[1]) is place
+        np.testing.assert_array_equal(out[1], crop(image, np.random.default_rng(1)))
+        assert (out[::2] == 99).all()
 
 
 def test_shrinking_is_antialiased():

@@ -1,10 +1,23 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data.transforms import ResizeCenterCrop
+from resnet_jax.data.augment import normalize
+from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.weights.presets import named
-from tests.golden.make_torch_preprocessing import CASES, GOLDEN, STEP, image
+from tests.golden.make_torch_preprocessing import (
+    CASES,
+    GOLDEN,
+    MEAN,
+    STD,
+    STEP,
+    TRAINING,
+    TRAINING_CASES,
+    TRAINING_NOISE,
+    TRAINING_SIZE,
+    image,
+)
 from tests.weights.test_weights import SHARED
 
 SAMPLES = SHARED / "data" / "imagenet_samples"
@@ -16,6 +29,18 @@ def test_images_are_prepared_as_torchvision_does(number):
     found = ResizeCenterCrop(resize, size, interpolation)(image(width, height))[::STEP, ::STEP]
     expected = np.load(GOLDEN)[str(number)].astype(int)
     assert np.abs(found - expected).mean() < 0.05 and np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("number", range(len(TRAINING_CASES)))
+def test_training_images_are_prepared_as_by_torchvisions_preset_within_three_levels(number, monkeypatch):
+    width, height, box, mirrored, interpolation = TRAINING_CASES[number]
+    monkeypatch.setattr(RandomResizedCrop, "box", lambda *_: box)
+    crop = RandomResizedCrop(TRAINING_SIZE, interpolation=interpolation, flip=float(mirrored))
+    pixels = jnp.asarray(crop(image(width, height, TRAINING_NOISE), np.random.default_rng(0)))
+    found = normalize(pixels[None], MEAN, STD)[0, ::STEP, ::STEP]
+    expected = np.load(TRAINING)[str(number)].astype(np.float32)
+    levels = np.abs(found - expected) * 255 * np.array(STD)
+    assert levels.mean() < 3 and abs(np.mean(found - expected)) < 0.01
 
 
 def weights_of_triangle(before, after):

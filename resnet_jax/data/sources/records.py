@@ -1,12 +1,16 @@
 """Packed examples, as `python -m resnet_jax pack` writes them: shards of encoded images or of pixels, and an index."""
 
 import bisect
+import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -48,15 +52,16 @@ class Packed:
 
     @functools.cached_property
     def labels(self) -> Int32[np.ndarray, " examples"]:
-        """The label of every example."""
-        return load(self.folder / f"{self.split}-labels.npy")
+        """The label of every example. Raises DataError unless there is one for each."""
+        return load(self.folder / f"{self.split}-labels.npy", (sum(self.counts),), np.int32)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def name(self, index: int) -> str:
         """The name that the example had where it was packed from."""
-        return os.fsdecode(bytes(load(self.folder / f"{self.split}-names.npy")[index]))
+        names = load(self.folder / f"{self.split}-names.npy", (sum(self.counts),), np.bytes_)
+        return os.fsdecode(bytes(names[index]))
 
 
 class Encoded(Packed):
@@ -88,7 +93,8 @@ class Raw(Packed):
     @functools.cached_property
     def shards(self) -> list[np.ndarray]:
         """The mapped shards."""
-        return [load(self.folder / file) for file in self.files]
+        shapes = [(count, None, None, 3) for count in self.counts]
+        return [load(self.folder / file, shape, np.uint8) for file, shape in zip(self.files, shapes, strict=True)]
 
     @functools.cached_property
     def ends(self) -> list[int]:
@@ -98,15 +104,22 @@ class Raw(Packed):
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         shard = bisect.bisect_right(self.ends, index)
         first = self.ends[shard] - self.counts[shard]
-        return np.asarray(self.shards[shard][index - first]), int(self.labels[index])
+        return self.shards[shard][index - first], int(self.labels[index])
 
 
-def load(file: pathlib.Path) -> Int32[np.ndarray, " examples"] | np.ndarray:
-    """Map an array's file into memory. Raises DataError if it is missing or damaged."""
+def load(file: pathlib.Path, shape: tuple[int | None, ...], kind: type) -> np.ndarray:
+    """Map an array's file into memory.
+
+    Raises DataError if it is missing or damaged, or of another shape, in which None is any side, or another type.
+    """
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as error:
         raise DataError(f"{file} cannot be read ({error}): pack the data again.") from error
+    fits = isinstance(array, np.ndarray) and len(array.shape) == len(shape) and np.issubdtype(array.dtype, kind)
+    if not fits or any(side not in (None, found) for side, found in zip(shape, array.shape, strict=True)):
+        raise DataError(f"{file} holds another array than the index says: copy it again, or pack the data again.")
+    return np.asarray(array)  # an array of NumPy's own kind is several times faster to index
 
 
 def open_records(path: str | None) -> Dataset:
@@ -121,10 +134,11 @@ def open_records(path: str | None) -> Dataset:
     index = read_index(folder)
     kind = Raw if index["form"]["pixels"] else Encoded
 
+    for file in files_of(index):
+        check_size(folder / file["file"], file["bytes"])
+
     def split(name: str) -> Packed:
         shards = index["splits"][name]["shards"]
-        for shard in shards:
-            check_size(folder / shard["file"], shard["bytes"])
         return kind(folder, name, *(tuple(shard[key] for shard in shards) for key in ("file", "examples")))
 
     return Dataset(split("train"), split("test"), *(tuple(index[key]) for key in ("classes", "mean", "std")))
@@ -141,11 +155,68 @@ def read_index(folder: pathlib.Path) -> dict:
             f"{folder} has no {INDEX}: it is not packed, or not to the end; the `python -m resnet_jax pack` that began "
             "it goes on where it was stopped."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{folder / INDEX} cannot be read ({error}): pack the data again.") from error
-    if index.get("format") != FORMAT:
-        raise DataError(f"{folder} has format {index.get('format')} and this version reads {FORMAT}: pack it again.")
+    if isinstance(index, dict) and index.get("format") not in (None, FORMAT):
+        raise DataError(f"{folder} has format {index['format']!a} and this version reads {FORMAT}: pack it again.")
+    if not is_sound(index):
+        raise DataError(f"{folder / INDEX} is damaged: copy it again, or pack the data again.")
     return index
+
+
+def is_sound(index: Any) -> bool:
+    """Return whether an index is such as `pack` writes, and names no file outside of its folder."""
+    try:
+        shards = [shard for name in ("train", "test") for shard in index["splits"][name]["shards"]]
+        return (
+            index["format"] == FORMAT
+            and type(index["form"]["pixels"]) is bool
+            and all(type(shard["examples"]) is int and shard["examples"] > 0 for shard in shards)
+            and all(type(file["bytes"]) is int and type(file["sha256"]) is str for file in files_of(index))
+            and all(pathlib.PurePosixPath(file["file"]).name == file["file"] != ".." for file in files_of(index))
+            and all(type(name) is str for name in index["classes"])
+            and all(type(value) in (int, float) for key in ("mean", "std") for value in index[key])
+        )
+    except (LookupError, TypeError, AttributeError):
+        return False
+
+
+def files_of(index: dict) -> list[dict]:
+    """Return each file of a packed folder, shards first: its "file", "bytes" and "sha256"."""
+    return [file for kind in ("shards", "tables") for split in index["splits"].values() for file in split.get(kind, [])]
+
+
+def verify(folder: pathlib.Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Read a packed folder once more, and return how many files it has. `progress` is told bytes done, of how many.
+
+    Raises DataError, which names them, if files are missing or not what was packed.
+    """
+    files = files_of(read_index(folder))
+    done, total, damaged = 0, sum(file["bytes"] for file in files), []
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for file, reason in zip(files, pool.map(functools.partial(damage, folder), files), strict=True):
+            damaged += [f"{file['file']} {reason}"] if reason else []
+            done += file["bytes"]
+            progress(done, total)
+    if damaged:
+        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        raise DataError(
+            f"{folder} is damaged in {len(damaged)} of its {len(files)} files ({', '.join(damaged[:3])}{more}): copy "
+            "them again, or pack the data again."
+        )
+    return len(files)
+
+
+def damage(folder: pathlib.Path, file: dict) -> str | None:
+    """Return what is wrong with a packed file, in a few words, or None if it is what was packed."""
+    try:
+        with open(folder / file["file"], "rb") as stream:
+            same = hashlib.file_digest(stream, "sha256").hexdigest() == file["sha256"]
+        return None if same else "has changed"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def check_size(file: pathlib.Path, size: int) -> None:

@@ -1,0 +1,21 @@
+"""`verify`: whether packed data is still what was packed."""
+
+import argparse
+import pathlib
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+from resnet_jax.data.sources.records import verify
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the verb takes."""
+    parser.add_argument("folder", metavar="FOLDER", type=pathlib.Path, help="what `pack` wrote")
+
+
+def run(values: argparse.Namespace) -> None:
+    """Compare each file with its checksum, and say so; what is damaged is an error that names it."""
+    with Progress(BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("")
+        files = verify(values.folder, lambda done, total: bar.update(task, completed=done, total=total))
+    print(f"All {files} files of {values.folder} are what was packed.")
