@@ -221,7 +221,9 @@ class _Parts:
         index, transform = rows.pop("index"), self.feed.transform_at(step)
         draws, split = _Draws(self.feed.seed), self.feed.split
         images, labels = None, np.empty(len(index), np.int32)
-        for row, (number, drawn_by) in enumerate(zip(index.tolist(), rows.get("position", index).tolist(), strict=True)):
+        for row, (number, drawn_by) in enumerate(
+            zip(index.tolist(), rows.get("position", index).tolist(), strict=True)
+        ):
             example, labels[row] = split[number]
             place = None if images is None else images[row]
             try:

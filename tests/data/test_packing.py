@@ -272,7 +272,10 @@ def rewritten(out, **values):
         (lambda out: (out / "test-00000.array_record").write_bytes(b"x"), "has 1 bytes and should have"),
         (lambda out: (out / "train-labels.npy").write_bytes(b"x"), "train-labels.npy has 1 bytes and should have"),
         (lambda out: (out / "train-labels.npy").write_bytes(bytes(148)), "train-labels.npy cannot be read"),
-        (lambda out: np.save(out / "train-labels.npy", np.zeros((1, 5), np.int32)), "holds another array than the index"),
+        (
+            lambda out: np.save(out / "train-labels.npy", np.zeros((1, 5), np.int32)),
+            "holds another array than the index",
+        ),
         (lambda out: (out / "index.json").write_text(rewritten(out, file="../x")), "index.json is damaged"),
         (lambda out: (out / "index.json").write_text(rewritten(out, examples=-1)), "index.json is damaged"),
     ],
@@ -300,8 +303,8 @@ def test_verify_names_each_file_that_is_not_what_was_packed(out, capsys):
     np.save(out / "train-labels.npy", np.ones(5, np.int32))
     assert command.main(["verify", str(out)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {out} is damaged in 3 of its 8 files (train-00001.array_record has changed, test-00000.array_record is "
-        "missing, train-labels.npy has changed): copy them again, or pack the data again.\n"
+        f"error: {out} is damaged in 3 of its 8 files (train-00001.array_record has changed, test-00000.array_record "
+        "is missing, train-labels.npy has changed): copy them again, or pack the data again.\n"
     )
 
 
