@@ -8,7 +8,9 @@ A network is NAME:BATCH:SIZE; the same name with other batches makes a sweep. Co
 it; "xla", the same with XLA's own convolutions; "flax", the ResNet-50 of the Flax example, if its models.py is named;
 "torch" by the Python of an environment that has torch, torchvision and timm (channels-last; `--compile` compiles it).
 Each takes `--steps` steps a turn. The table gives images a second and ratios to torch, from medians, seconds to the
-first step, the memory peak where the device tells it, and shares of the peaks if they are given.
+first step, what the compiler says that a program holds and moves (on CPU without what oneDNN does), the memory peak
+where the device tells it, and shares of the peaks if they are given: two FLOPs for each multiply-add of the network,
+and three times as many in training.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from benchmarks import flax_peer  # noqa: E402
 from benchmarks.measuring import in_turn, write  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
 from resnet_jax.models import lowerings  # noqa: E402
+from resnet_jax.models.cost import costs  # noqa: E402
 from resnet_jax.models.initialization import initialize  # noqa: E402
 from resnet_jax.training.losses import cross_entropy  # noqa: E402
 from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
@@ -137,13 +140,14 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
     }
     if "torch" in seconds:
         row["ratio_to_torch"] = {contestant: seconds["torch"] / each for contestant, each in seconds.items()}
-    costs = contestants["ours"].program.cost_analysis() or {}
-    row["bytes_accessed_an_image"] = costs.get("bytes accessed", 0) / batch
+    counted, held = contestants["ours"].program.cost_analysis() or {}, contestants["ours"].program.memory_analysis()
+    row["bytes_accessed_an_image"] = counted.get("bytes accessed", 0) / batch
+    row["program_memory_bytes"] = held.temp_size_in_bytes + held.argument_size_in_bytes
     if values.peak_tflops:
         work = 2 * costs(model, (size, size, 3)).macs * (3 if train else 1)
         row["share_of_peak_flops"] = work * batch / seconds["ours"] / values.peak_tflops / 1e12
     if values.peak_gbytes:
-        row["share_of_peak_bandwidth"] = costs.get("bytes accessed", 0) / seconds["ours"] / values.peak_gbytes / 1e9
+        row["share_of_peak_bandwidth"] = counted.get("bytes accessed", 0) / seconds["ours"] / values.peak_gbytes / 1e9
     return row
 
 

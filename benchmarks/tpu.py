@@ -1,21 +1,27 @@
 """Compile train steps for TPUs that are not here, and read off what they move, compute, hold and send.
 
     TPU_SKIP_MDS_QUERY=1 python benchmarks/tpu.py --out=results/tpu/step.json [--networks=resnet50,resnext50_32x4d]
-        [--topologies=v5e:2x2] [--chips=N] [--batch=128] [--size=224] [--lowering=auto] [--flax=MODELS.PY]
+        [--topologies=v5e:2x2,v6e:16x16] [--chips=N] [--batch=128] [--size=224] [--lowering=auto] [--fused=64,128]
+        [--flax=MODELS.PY]
 
 It needs libtpu (`pip install libtpu`), and minutes a program. The counts are those of the TPU compiler for one chip:
 bytes accessed and FLOPs an image, memory, and the collectives of a step with their bytes. `--flax` names the models.py
-of the Flax ImageNet example, of which ResNet-50 is then compiled in the same step for comparison.
+of the Flax ImageNet example, of which ResNet-50 is then compiled in the same step for comparison. `--fused` names
+widths of stages whose bottlenecks end in the kernels of `fused.py`; what these move is counted by hand, from shapes,
+and is part of the bytes.
+The record is written after each program, and rows that it has are not compiled again.
 """
 
 import argparse
 import functools
+import importlib.metadata
 import json
 import math
 import pathlib
 import re
 import sys
 import time
+from datetime import UTC, datetime
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +33,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import flax_peer  # noqa: E402
+from benchmarks.fused import FusedBottleneckBlock  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
 from resnet_jax.data.augment import Augment  # noqa: E402
 from resnet_jax.models import lowerings  # noqa: E402
+from resnet_jax.models.resnet import BLOCKS  # noqa: E402
 from resnet_jax.parallel import AXES, ROWS, Devices  # noqa: E402
 from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
 from resnet_jax.training.state import TrainState  # noqa: E402
@@ -42,7 +50,7 @@ COLLECTIVE = re.compile(r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-a
 def compile_step(model, devices: Devices, batch: int, size: int):
     """Return the compiled train step of `batch` images a chip, as `main.py` would run it, and the seconds it took."""
     optimizer = create_optimizer("sgd", lambda step: 0.1, momentum=0.9, weight_decay=1e-4, decays="all")
-    augment = Augment(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), num_classes=1000)
+    augment = Augment(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), num_classes=model.num_classes)
 
     def first_state():
         variables = model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
@@ -71,21 +79,26 @@ def compile_step(model, devices: Devices, batch: int, size: int):
 def measure(compiled, batch: int) -> dict:
     """Return the counts of one chip."""
     costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    collectives = {}
+    return {
+        "megabytes_an_image": costs["bytes accessed"] / batch / 1e6,
+        "gigaflops_an_image": costs["flops"] / batch / 1e9,
+        "memory_gib": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30,
+        "collectives": collectives(compiled),
+    }
+
+
+def collectives(compiled) -> dict[str, dict[str, float]]:
+    """Return how many collectives of each kind a step has, and the megabytes of the arrays that one device gives."""
+    found = {}
     for shapes, kind in COLLECTIVE.findall(compiled.as_text()):
         sent = sum(
             ITEM_BYTES[item] * math.prod(int(n) for n in dims.split(",") if n)
             for item, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)
             if item in ITEM_BYTES
         )
-        count, before = collectives.get(kind, (0, 0))
-        collectives[kind] = (count + 1, before + sent)
-    return {
-        "megabytes_an_image": costs["bytes accessed"] / batch / 1e6,
-        "gigaflops_an_image": costs["flops"] / batch / 1e9,
-        "memory_gib": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30,
-        "collectives": {kind: {"count": n, "megabytes": b / 1e6} for kind, (n, b) in sorted(collectives.items())},
-    }
+        count, before = found.get(kind, (0, 0))
+        found[kind] = (count + 1, before + sent)
+    return {kind: {"count": count, "megabytes": sent / 1e6} for kind, (count, sent) in sorted(found.items())}
 
 
 def main() -> None:
@@ -98,19 +111,34 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="images a chip")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--lowering", default="auto", choices=lowerings.LOWERINGS)
+    parser.add_argument("--fused", default="", help="widths of stages")
     parser.add_argument("--flax", help="models.py of the Flax ImageNet example")
     values = parser.parse_args()
+    if values.fused:
+        widths = tuple(map(int, values.fused.split(",")))
+        BLOCKS["bottleneck"] = functools.partial(FusedBottleneckBlock, widths=widths)
     models = {name: create_model(name, dtype=jnp.bfloat16) for name in values.networks.split(",") if name}
     if values.flax:
         models["flax example: resnet50"] = flax_peer.resnet50(values.flax, jnp.bfloat16)
-    record = {"jax": jax.__version__, "batch": values.batch, "image": values.size, "rows": []}
+    about = {
+        "jax": jax.__version__,
+        "libtpu": importlib.metadata.version("libtpu"),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+    record = {**about, "batch": values.batch, "image": values.size, "rows": []}
+    if values.out and values.out.exists():
+        record["rows"] = json.loads(values.out.read_text())["rows"]
+    keys = ("network", "topology", "chips", "lowering", "fused")
+    done = [{key: row[key] for key in keys} for row in record["rows"]]
     for topology in values.topologies.split(","):
         chips = np.asarray(get_topology_desc(topology, platform="tpu").devices)[: values.chips]
         devices = Devices(Mesh(chips.reshape(-1, 1), AXES), None)
         for name, model in models.items():
+            row = dict(zip(keys, (name, topology, chips.size, values.lowering, values.fused), strict=True))
+            if row in done:
+                continue
             with lowerings.use(values.lowering):
                 compiled, seconds = compile_step(model, devices, values.batch, values.size)
-            row = {"network": name, "topology": topology, "chips": chips.size, "lowering": values.lowering}
             row |= measure(compiled, values.batch) | {"compile_seconds": seconds}
             record["rows"].append(row)
             print(
@@ -118,9 +146,9 @@ def main() -> None:
                 f"{row['memory_gib']:5.2f} GiB  {row['collectives']}  compiled in {seconds:.0f} s",
                 flush=True,
             )
-    if values.out:
-        values.out.parent.mkdir(parents=True, exist_ok=True)
-        values.out.write_text(json.dumps(record, indent=2) + "\n")
+            if values.out:
+                values.out.parent.mkdir(parents=True, exist_ok=True)
+                values.out.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -151,6 +151,12 @@ def choose(platform: str, direction: str, channels: int, window: Window, dtype: 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def fastest(x: Maps, kernel: Kernel, window: Window) -> OutMaps:
     """The convolution by what `choose` says for the machine that the program is compiled for, gradients too."""
+    return _forward_by_platform(x, kernel, window)
+
+
+# Programs of their own, so that equal convolutions of a network are traced and lowered once.
+@functools.partial(jax.jit, static_argnums=2)
+def _forward_by_platform(x, kernel, window):
     return _on_each_platform(lambda lowering: lowering(x, kernel, window), "forward", x, window)
 
 
@@ -169,8 +175,11 @@ def _fastest_forward(x, kernel, window):
 
 
 def _fastest_gradients(window, arrays, dy):
-    x, kernel = arrays
+    return _gradients_by_platform(*arrays, dy, window)
 
+
+@functools.partial(jax.jit, static_argnums=3)
+def _gradients_by_platform(x, kernel, dy, window):
     def to_x(lowering):
         return jax.vjp(lambda x: lowering(x, kernel, window), x)[1](dy)[0]
 
