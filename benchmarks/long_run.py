@@ -1,10 +1,11 @@
 """Train 10,000 steps and measure what must not grow: memory, files and the time of a step; and what saving costs.
 
-    python benchmarks/long_run.py --out=results/long_run [--steps=10000]
+    python benchmarks/long_run.py --out=results/long_run/long_run.json [--steps=10000] [--epochs=10]
 
 The network is small and learns the digits on the CPU, so that nothing hides the cost of the loop. It is saved and
-evaluated every ten epochs. A thread reads the memory and the files of the run each second. Caches
-of the storage library fill and are given back in the first half of the run: growth is from the sixth tenth to the last.
+evaluated every ten epochs, which are about a second, or every `--epochs`. A thread reads the memory and the files of
+the run each second. Caches of the storage library fill and are given back in the first half of the run: growth is from
+the sixth tenth to the last.
 """
 
 import argparse
@@ -39,8 +40,6 @@ ARGUMENTS = [
     "--config.model.overrides.stage_widths=(8,16)",
     "--config.model.overrides.stem_width=8",
     "--config.training.log_every=50",
-    "--config.evaluation.every_epochs=10",
-    "--config.checkpoint.every_epochs=10",
     "--config.parallel.devices=1",
 ]
 
@@ -88,8 +87,8 @@ def tenths(samples: list[float]) -> list[float]:
     return [statistics.median(samples[part * size : (part + 1) * size]) for part in range(10)]
 
 
-def measure(steps: int, folder: pathlib.Path) -> dict:
-    """Train so many steps in `folder` and return what was measured."""
+def measure(steps: int, epochs: int, folder: pathlib.Path) -> dict:
+    """Train so many steps in `folder`, saved every so many epochs, and return what was measured."""
     memory, files, done = [], [], threading.Event()
 
     def watch():
@@ -101,8 +100,10 @@ def measure(steps: int, folder: pathlib.Path) -> dict:
     watcher = threading.Thread(target=watch)
     watcher.start()
     began = time.perf_counter()
+    often = [f"--config.{what}.every_epochs={epochs}" for what in ("evaluation", "checkpoint")]
+    arguments = ["main.py", *ARGUMENTS, *often, f"--config.training.steps={steps}"]
     try:
-        runner.run(parse(["main.py", *ARGUMENTS, f"--config.training.steps={steps}"]).config, folder / "run", "train")
+        runner.run(parse(arguments).config, folder / "run", "train")
     finally:
         done.set()
         watcher.join()
@@ -114,6 +115,7 @@ def measure(steps: int, folder: pathlib.Path) -> dict:
     number, large = len(Saves.seconds), seconds_waited("resnet50", folder / "resnet50")
     return {
         "steps": steps,
+        "epochs_between_saves": epochs,
         "seconds": round(seconds, 1),
         "memory_mb_by_tenth": [round(value, 1) for value in megabytes],
         "memory_growth": round(megabytes[-1] / megabytes[5] - 1, 4),
@@ -133,18 +135,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--epochs", type=int, default=10, help="between saves")
     values = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(values.steps, pathlib.Path(folder))
+        result = measure(values.steps, values.epochs, pathlib.Path(folder))
     result |= {
         "machine": processor(),
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
     }
-    values.out.mkdir(parents=True, exist_ok=True)
-    (values.out / "long_run.json").write_text(json.dumps(result, indent=2) + "\n")
+    values.out.parent.mkdir(parents=True, exist_ok=True)
+    values.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
