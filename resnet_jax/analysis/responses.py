@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.analysis.watching import Images, Variables, calls, recorded, without_chance
+from resnet_jax.analysis.watching import Images, Variables, calls, normalized, without_chance
 from resnet_jax.models.normalization import BatchNorm
 
 
@@ -26,7 +26,7 @@ def layer_responses(
 
     @jax.jit
     def deviations(variables):
-        with recorded(BatchNorm) as results:
+        with normalized() as results:
             model.apply(variables, images, train=train, mutable=["batch_stats"], rngs={"dropout": key})
         return {path: jnp.std(results[path].astype(jnp.float32)) for path in order}
 

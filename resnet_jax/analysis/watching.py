@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.models.blocks import Block
+from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.pooling import max_pool
 
 Images = Float[Array | np.ndarray, "batch height width channels"]
 Labels = Int[Array | np.ndarray, " batch"]
@@ -141,6 +143,24 @@ def recorded(kind: type[nn.Module]) -> Iterator[dict[str, Array]]:
         if isinstance(context.module, kind) and context.method_name == "__call__":
             results["/".join(context.module.path)] = result
         return result
+
+    with nn.intercept_methods(watch):
+        yield results
+
+
+@contextlib.contextmanager
+def normalized() -> Iterator[dict[str, Array]]:
+    """Give a dict that fills with what BatchNorms return, before a ReLU or a pooling that they end in, by their paths."""
+    results = {}
+
+    def watch(call, args, kwargs, context):
+        if not isinstance(context.module, BatchNorm) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        path, after = "/".join(context.module.path), dict(kwargs)
+        activate, pooling = after.pop("activate", False), after.pop("pooling", None)
+        results[path] = y = call(*args, **after)
+        y = nn.relu(y) if activate else y
+        return y if pooling is None else max_pool(y, *pooling)
 
     with nn.intercept_methods(watch):
         yield results

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.models.convolution import Conv, kaiming_fan_out
-from resnet_jax.models.normalization import BatchNorm, FrozenBatchNorm
+from resnet_jax.models.normalization import BatchNorm, FrozenBatchNorm, relu
 
 Maps = Float[Array, "batch height width channels"]
 OutMaps = Float[Array, "batch out_height out_width out_channels"]
@@ -187,15 +187,15 @@ class Block(nn.Module):
             bn = self.norm(name=f"bn{i}", scale_init=nn.initializers.zeros if zero else nn.initializers.ones)
             bn = functools.partial(bn, use_running_average=not train)
             if self.activated_first:
-                y = nn.relu(bn(y) if order == "preactivation" else y)
+                y = bn(y, activate=True) if order == "preactivation" else relu(y)
                 if i == 1 and projects:
                     shortcut = y
                 y = conv(y)
                 y = y if order == "preactivation" else bn(y)
             else:
                 y = conv(y)
-                y = y if last and order == "bn_after_addition" else bn(y)
-                y = y if last and order != "relu_before_addition" else nn.relu(y)
+                if not (last and order == "bn_after_addition"):
+                    y = bn(y, activate=not last or order == "relu_before_addition")
 
         if self.se_reduction:
             y = SqueezeExcite(self.se_reduction, self.dtype, name="se")(y)
@@ -216,8 +216,8 @@ class Block(nn.Module):
         if self.shortcut != "none":
             y = self.join(y, shortcut)
         if order == "bn_after_addition":
-            y = bn(y)
-        return nn.relu(y) if order in ("original", "bn_after_addition") else y
+            y = bn(y, activate=True)
+        return relu(y) if order == "original" else y
 
     def gated(self, x: Maps, y: OutMaps, shortcut: OutMaps, train: bool) -> tuple[OutMaps, OutMaps]:
         """Return branch and shortcut as `shortcut_gate` scales them, with gates that read the block's input."""

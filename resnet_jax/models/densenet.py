@@ -13,8 +13,8 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models.blocks import Maps, OutMaps, batch_norm
 from resnet_jax.models.convolution import Conv, kaiming_fan_in
 from resnet_jax.models.features import Feature
-from resnet_jax.models.pooling import max_pool
 from resnet_jax.models.resnet import Images, torch_linear
+from resnet_jax.models.stems import end_stem
 
 STEMS = ("imagenet", "cifar")
 
@@ -44,7 +44,7 @@ class DenseLayer(nn.Module):
             convs.insert(0, (self.bottleneck * self.growth_rate, 1))
         y = x
         for i, (channels, kernel_size) in enumerate(convs, start=1):
-            y = nn.relu(self.norm(name=f"bn{i}")(y, use_running_average=not train))
+            y = self.norm(name=f"bn{i}")(y, use_running_average=not train, activate=True)
             y = self.conv(channels, kernel_size, name=f"conv{i}")(y)
             y = nn.Dropout(self.dropout)(y, deterministic=not train)
         return jnp.concatenate([x, y], axis=-1)
@@ -69,7 +69,7 @@ class Transition(nn.Module):
         height, width, channels = x.shape[1:]
         if min(height, width) < 2:
             raise ConfigError(f"the images are too small: maps of {height}x{width} pixels cannot be halved.")
-        y = nn.relu(self.norm(name="bn")(x, use_running_average=not train))
+        y = self.norm(name="bn")(x, use_running_average=not train, activate=True)
         y = self.conv(math.floor(channels * self.compression), 1, name="conv")(y)
         y = nn.Dropout(self.dropout)(y, deterministic=not train)
         return nn.avg_pool(y, (2, 2), strides=(2, 2))
@@ -141,19 +141,20 @@ class DenseNet(nn.Module):
 
         A stage is its dense block's output, before the transition; the last one is normalized and activated.
         """
+        return self._maps(images, train, keep_stem=True)
+
+    def _maps(self, images, train, keep_stem):
         x = self.stem_conv(images.astype(self.dtype))
-        if self.stem == "imagenet":
-            x = nn.relu(self.stem_bn(x, use_running_average=not train))
         maps = {"stem": x}
         if self.stem == "imagenet":
-            x = max_pool(x, window=3, stride=2, padding=1)
+            maps["stem"], x = end_stem(self.stem_bn, x, train, keep_stem)
         for block, size in enumerate(self.block_sizes, start=1):
             if block > 1:
                 x = getattr(self, f"transition{block - 1}")(x, train)
             for layer in range(1, size + 1):
                 x = getattr(self, f"block{block}_layer{layer}")(x, train)
             maps[f"stage{block}"] = x
-        maps[f"stage{len(self.block_sizes)}"] = nn.relu(self.last_bn(x, use_running_average=not train))
+        maps[f"stage{len(self.block_sizes)}"] = self.last_bn(x, use_running_average=not train, activate=True)
         return maps
 
     @nn.nowrap
@@ -175,7 +176,7 @@ class DenseNet(nn.Module):
 
     def pre_logits(self, images: Images, train: bool = False) -> Float[Array, "batch features"]:
         """Return what the head reads: the last maps' float32 means over all pixels."""
-        maps = self.features(images, train)
+        maps = self._maps(images, train, keep_stem=False)
         return jnp.mean(maps[f"stage{len(self.block_sizes)}"].astype(jnp.float32), axis=(1, 2))
 
     def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:

@@ -1,39 +1,176 @@
-"""BatchNorm whose running variance is torch's."""
+"""BatchNorm, and the ReLU and max-pooling that may follow it, with gradients that read the maps as seldom as possible.
+
+A train step is bound by memory, and most of what it reads and writes is for normalization. XLA's own gradient of
+BatchNorm and ReLU reads and writes seven maps for each, and this one five: what was active is computed again, from what
+the convolution gave, wherever it is needed.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+from resnet_jax.models.pooling import Pooling, max_pool
 
-class BatchNorm(nn.BatchNorm):
-    """Flax's BatchNorm; of N values it remembers the sum of squares over N - 1, as torch does, where Flax has N.
+Maps = Float[Array, "*batch channels"]
+OutMaps = Float[Array, "... channels"]
+Channels = Float[Array, " channels"]
+Axes = str | tuple[str, ...] | None
+
+
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """Return max(x, 0), whose gradient reads the result: it is kept anyway, for the convolution that comes next."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x):
+    y = relu(x)
+    return y, y
+
+
+def _relu_gradient(y, dy):
+    (y,) = _anew(y)
+    return (jnp.where(y > 0, dy, jnp.zeros_like(dy)),)
+
+
+relu.defvjp(_relu_forward, _relu_gradient)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def normalize(
+    x: Maps, scale: Channels, bias: Channels, epsilon: float, activate: bool, pooling: Pooling | None, axes: Axes
+) -> tuple[OutMaps, Channels, Channels]:
+    """Return maps normalized by their own mean and variance, and these two, which carry no gradient.
+
+    y = (x - mean) / sqrt(var + epsilon) * scale + bias (Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1), then
+    ReLU if `activate`, after a max-pooling if `pooling` is one (`extreme`). The variance is over N, the values of a
+    channel on all devices along the mesh `axes`.
+    """
+    return _normalize(x, scale, bias, epsilon, activate, pooling, axes)[0]
+
+
+# Programs of their own, so that equal ones of a network are traced and lowered once.
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
+def _normalize(x, scale, bias, epsilon, activate, pooling, axes):
+    over, wide = tuple(range(x.ndim - 1)), x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean, square = jnp.mean(wide, over), jnp.mean(wide * wide, over)
+    if axes is not None:
+        mean, square = lax.pmean(jnp.stack([mean, square]), axes)
+    var = jnp.maximum(square - mean * mean, 0)
+    inverse = lax.rsqrt(var + epsilon)
+    seen = x if pooling is None else extreme(x, scale, pooling)
+    y = affine(seen, mean, scale * inverse, bias, activate)
+    return (y, mean, var), (x, seen, mean, inverse, scale, bias)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _gradients(epsilon, activate, pooling, axes, kept, cotangents):
+    x, seen, mean, inverse, scale, bias = kept
+    dy, over, kind = cotangents[0], tuple(range(x.ndim - 1)), mean.dtype
+    factor = scale * inverse
+    anew = _anew if activate else lambda *arrays: arrays
+
+    def inside(seen, dy, factor, limit):
+        """Return the gradient by what is activated."""
+        dy = dy.astype(kind)
+        return jnp.where(seen.astype(kind) * factor > limit, dy, 0) if activate else dy
+
+    seen_, *rest = anew(seen, dy, factor, mean * factor - bias)
+    along = inside(seen_, *rest)
+    to_bias, to_scale = jnp.sum(along, over), jnp.sum(along * (seen_.astype(kind) - mean), over) * inverse
+    share = jnp.stack([to_bias, to_scale]) / (x.size // x.shape[-1])
+    if axes is not None:
+        share = lax.pmean(share, axes)
+
+    # Once more, and not kept: reading two maps again is less than writing one and reading that.
+    x_, share, *rest = anew(x, share, *rest)
+    if pooling is None:
+        dx = inside(x_, *rest) * factor
+    else:
+        direct = (inside(seen, *rest) * factor).astype(x.dtype)
+        dx = jax.vjp(lambda x: extreme(x, scale, pooling), x_)[1](direct)[0].astype(kind)
+    dx -= factor * (share[0] + (x_.astype(kind) - mean) * inverse * share[1])
+    return dx.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(bias.dtype)
+
+
+normalize.defvjp(_normalize, _gradients)
+
+
+def affine(x: Maps, mean: Channels, factor: Channels, bias: Channels, activate: bool) -> Maps:
+    """Return (x - mean) * factor + bias, and ReLU of it if asked, in the type of `x`; the arithmetic is float32."""
+    y = (x.astype(mean.dtype) - mean) * factor + bias
+    return (nn.relu(y) if activate else y).astype(x.dtype)
+
+
+def extreme(x: Maps, scale: Channels, pooling: Pooling) -> OutMaps:
+    """Return the largest x of each window, and where the scale is negative the smallest.
+
+    ReLU(scale * x + bias) rises with x, or falls where the scale is negative: its largest value in a window is that of
+    this x. So pooling before it is the same to the bit, and the large maps need not be normalized.
+    """
+    sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
+    return sign * max_pool(sign * x, *pooling)
+
+
+@jax.jit
+def _anew(*arrays):
+    """Return the arrays as if they were others: a GPU's XLA then computes from them what it would keep from before."""
+    return lax.platform_dependent(arrays, cpu=tuple, tpu=tuple, default=lax.optimization_barrier)
+
+
+class BatchNorm(nn.Module):
+    """BatchNorm, whose running variance is torch's: of N values the sum of squares over N - 1, where Flax has N.
 
     A training batch is normalized by the variance over N in both libraries: only what evaluation uses later differs.
     N counts the batch and the pixels, on all devices that share statistics. A single value has no such variance, and
     its own, 0, is kept.
 
     Attributes:
+      momentum: share of the running statistics that a batch leaves; torch's momentum is 1 less this.
+      epsilon: added to the variance.
       unbiased: over N - 1; else over N.
       axis_name: mesh axis or axes over which a training batch's statistics are shared.
+      scale_init: of the scales; the biases start at 0.
+      dtype: of the result; the arithmetic is float32.
     """
 
-    axis_name: str | tuple[str, ...] | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
     unbiased: bool = True
+    axis_name: Axes = None
+    scale_init: Callable = nn.initializers.ones
+    dtype: Any = jnp.float32
 
+    @nn.compact
     def __call__(
-        self, x: Float[Array, "*batch channels"], use_running_average: bool
-    ) -> Float[Array, "*batch channels"]:
-        """Return the normalized maps; in training, also move the statistics."""
-        training = not use_running_average and not self.is_initializing()
-        before = self.get_variable("batch_stats", "var") if training else None
-        y = super().__call__(x, use_running_average)
-        count = x.size // x.shape[-1]
-        if training and self.unbiased and self.is_mutable_collection("batch_stats"):
-            if self.axis_name is not None:
-                count *= jax.lax.psum(1, self.axis_name)
-            moved = self.get_variable("batch_stats", "var")
-            added = moved - self.momentum * before
-            self.put_variable("batch_stats", "var", moved + added / max(count - 1, 1))
+        self, x: Maps, use_running_average: bool, activate: bool = False, pooling: Pooling | None = None
+    ) -> OutMaps:
+        """Return the normalized maps; in training, also move the statistics.
+
+        With `activate`, they pass a ReLU, and with `pooling` a max-pooling after it.
+        """
+        x, channels = jnp.asarray(x, self.dtype), x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        scale = jnp.asarray(self.param("scale", self.scale_init, channels, jnp.float32))
+        bias = jnp.asarray(self.param("bias", nn.initializers.zeros, channels, jnp.float32))
+        if use_running_average:
+            seen = x if pooling is None else extreme(x, scale, pooling)
+            factor = scale * lax.rsqrt(var.value + self.epsilon)
+            return affine(seen, jnp.asarray(mean.value), factor, bias, activate)
+        axes = None if self.is_initializing() else self.axis_name
+        y, batch_mean, batch_var = normalize(x, scale, bias, self.epsilon, activate, pooling, axes)
+        if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+            count = x.size // x.shape[-1] * (1 if axes is None else lax.psum(1, axes))
+            over = count / max(count - 1, 1) if self.unbiased else 1.0
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
+            var.value = self.momentum * var.value + (1 - self.momentum) * over * batch_var
         return y
 
 
@@ -41,7 +178,7 @@ class FrozenBatchNorm(BatchNorm):
     """A BatchNorm that uses its running statistics in training too, and leaves them as they are."""
 
     def __call__(
-        self, x: Float[Array, "*batch channels"], use_running_average: bool
-    ) -> Float[Array, "*batch channels"]:
+        self, x: Maps, use_running_average: bool, activate: bool = False, pooling: Pooling | None = None
+    ) -> OutMaps:
         """Return `x` normalized by the running statistics, whatever is asked for."""
-        return super().__call__(x, use_running_average=True)
+        return super().__call__(x, True, activate, pooling)

@@ -5,6 +5,7 @@ threads come, and on a CPU it takes several times as long. On a TPU it is kept: 
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,14 @@ from jaxtyping import Array, Float
 
 Maps = Float[Array, "batch height width channels"]
 Pooled = Float[Array, "batch rows columns channels"]
+
+
+class Pooling(NamedTuple):
+    """What a max-pooling sees: `window` x `window` pixels, `stride` apart, of maps with `padding` pixels around them."""
+
+    window: int
+    stride: int
+    padding: int
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

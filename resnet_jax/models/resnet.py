@@ -18,8 +18,8 @@ from resnet_jax.models.blocks import (
 )
 from resnet_jax.models.convolution import Conv
 from resnet_jax.models.features import Feature
-from resnet_jax.models.pooling import max_pool
-from resnet_jax.models.stems import DeepStem
+from resnet_jax.models.normalization import relu
+from resnet_jax.models.stems import DeepStem, end_stem
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 STEM_STRIDES = {"imagenet": 4, "deep": 4, "cifar": 1}  # with the max-pool
@@ -157,22 +157,27 @@ class ResNet(nn.Module):
 
     def features(self, images: Images, train: bool = False) -> dict[str, Float[Array, "batch _ _ _"]]:
         """Return feature maps by name: "stem" (before its max-pool), "stage1", "stage2", and so on, in `dtype`."""
+        return self._maps(images, train, keep_stem=True)
+
+    def _maps(self, images, train, keep_stem):
         x = images.astype(self.dtype)
         x = self.stem_conv(x, train) if self.stem == "deep" else self.stem_conv(x)
-        if not self.preactivation:
-            x = nn.relu(self.stem_bn(x, use_running_average=not train))
-        maps = {"stem": x}
-        if self.stem != "cifar":
-            x = max_pool(x, window=3, stride=2, padding=1)
+        norm = None if self.preactivation else self.stem_bn
+        if self.stem == "cifar":
+            x = x if norm is None else norm(x, use_running_average=not train, activate=True)
+            maps = {"stem": x}
+        else:
+            kept, x = end_stem(norm, x, train, keep_stem)
+            maps = {"stem": kept}
         for i, names in enumerate(self.stages, start=1):
             for name in names:
                 x = getattr(self, name)(x, train)
             maps[f"stage{i}"] = x
         if self.preactivation:
-            x = self.last_bn(x, use_running_average=not train)
-        if self.activation_order in ("relu_preactivation", "preactivation"):
-            maps[f"stage{len(self.stages)}"] = nn.relu(x)
-        return maps
+            x = self.last_bn(x, use_running_average=not train, activate=True)
+        elif self.activation_order == "relu_preactivation":
+            x = relu(x)
+        return maps | {f"stage{len(self.stages)}": x}
 
     @nn.nowrap
     def feature_info(self) -> tuple[Feature, ...]:
@@ -187,7 +192,7 @@ class ResNet(nn.Module):
 
     def pre_logits(self, images: Images, train: bool = False) -> Float[Array, "batch features"]:
         """Return what the head reads: the last maps' float32 means over all pixels."""
-        maps = self.features(images, train)
+        maps = self._maps(images, train, keep_stem=False)
         return jnp.mean(maps[f"stage{len(self.stages)}"].astype(jnp.float32), axis=(1, 2))
 
     def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:

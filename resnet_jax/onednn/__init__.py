@@ -52,7 +52,7 @@ def missing() -> str | None:
     """Return None if oneDNN can be used, else why it cannot. The first call compiles, in some seconds."""
     try:
         library = ctypes.CDLL(_compiled())
-    except (OSError, LookupError, subprocess.SubprocessError) as error:
+    except (OSError, LookupError, ImportError, subprocess.SubprocessError) as error:
         return str(error)
     for direction in DIRECTIONS:
         capsule = jax.ffi.pycapsule(getattr(library, direction))

@@ -1,6 +1,5 @@
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +16,10 @@ from resnet_jax.models.blocks import (
     drop_path,
     pad_channels,
 )
+from resnet_jax.models.normalization import BatchNorm
 from tests.models.reference import convolve, normalize, relu, scrambled
 
-NORM = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+NORM = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
 def noise(*shape, seed=0):

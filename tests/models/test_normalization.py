@@ -1,0 +1,155 @@
+"""BatchNorm against its equation, and its gradient against the one that JAX derives from the equation."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax.models.normalization import BatchNorm, FrozenBatchNorm, extreme, normalize, relu
+from resnet_jax.models.pooling import Pooling
+
+POOLING = Pooling(3, 2, 1)
+EPSILON = 1e-3
+
+
+def case(*shape, dtype=jnp.float64, seed=0):
+    """Return maps far from zero, scales of both signs, biases, and weights for a sum over as many maps."""
+    random = np.random.default_rng(seed)
+    x = 3 + 2 * random.normal(size=shape)
+    scale = np.linspace(-1.5, 1.5, shape[-1])
+    return tuple(jnp.asarray(each, dtype) for each in (x, scale, random.normal(size=shape[-1:])))
+
+
+def by_the_equation(x, scale, bias, activate, pooling):
+    over = tuple(range(x.ndim - 1))
+    mean = x.mean(over)
+    var = ((x - mean) ** 2).mean(over)
+    y = (x - mean) / jnp.sqrt(var + EPSILON) * scale + bias
+    y = nn.relu(y) if activate else y
+    if pooling is not None:
+        window, stride, padding = pooling
+        y = nn.max_pool(y, (window, window), (stride, stride), ((padding, padding), (padding, padding)))
+    return y, mean, var
+
+
+def weights(y):
+    return jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+
+
+@pytest.mark.parametrize(("activate", "pooling"), [(False, None), (True, None), (True, POOLING)])
+def test_values_statistics_and_gradients_are_those_of_the_equation(activate, pooling):
+    with jax.enable_x64(True):
+        arguments = case(4, 9, 8, 5)
+
+        def of(function):
+            def total(*arguments):
+                y = function(*arguments)[0]
+                return jnp.sum(weights(y) * y)
+
+            return function(*arguments), jax.grad(total, argnums=(0, 1, 2))(*arguments)
+
+        found = of(lambda *arguments: normalize(*arguments, EPSILON, activate, pooling, None))
+        expected = of(lambda *arguments: by_the_equation(*arguments, activate, pooling))
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-12), found, expected)
+
+
+@pytest.mark.parametrize("activate", [False, True])
+def test_statistics_shared_over_an_axis_have_the_gradients_of_the_whole_batch(activate):
+    with jax.enable_x64(True):
+        x, scale, bias = case(6, 4, 4, 5)
+
+        share = weights(x)
+
+        def total(function, x, scale, bias, share):
+            return jnp.sum(share * function(x, scale, bias))
+
+        def of_part(x, share):
+            """The gradients of one part's sum by everything, as one device of a step takes them."""
+            one = functools.partial(total, lambda *given: normalize(*given, EPSILON, activate, None, "parts")[0])
+            return jax.grad(one, argnums=(0, 1, 2))(x, scale, bias, share)
+
+        parts = (each.reshape(3, 2, 4, 4, 5) for each in (x, share))
+        dx, to_scale, to_bias = jax.vmap(of_part, axis_name="parts")(*parts)
+        whole = functools.partial(total, lambda *given: by_the_equation(*given, activate, None)[0])
+        expected = jax.grad(whole, argnums=(0, 1, 2))(x, scale, bias, share)
+        found = (dx.reshape(x.shape), to_scale.sum(0), to_bias.sum(0))
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-12), found, expected)
+
+
+def test_pooling_before_the_norm_gives_the_same_to_the_bit_as_after_it():
+    x, scale, bias = case(4, 9, 8, 5, dtype=jnp.bfloat16)
+    scale, bias = scale.astype(jnp.float32), bias.astype(jnp.float32)
+    first = normalize(x, scale, bias, EPSILON, True, POOLING, None)[0]
+    after = nn.max_pool(normalize(x, scale, bias, EPSILON, True, None, None)[0], (3, 3), (2, 2), ((1, 1), (1, 1)))
+    assert np.any(np.asarray(first) > 0)
+    np.testing.assert_array_equal(first, after)
+
+
+def test_the_extreme_of_a_window_is_the_largest_or_where_the_scale_is_negative_the_smallest():
+    x = jnp.asarray([[1.0, 5.0], [2.0, -3.0]]).reshape(1, 2, 2, 1)
+    found = extreme(jnp.concatenate([x, x], axis=-1), jnp.asarray([0.5, -0.5]), Pooling(2, 2, 0))
+    assert found.ravel().tolist() == [5.0, -3.0]
+
+
+def test_in_bfloat16_values_and_gradients_are_rounded_once():
+    x, scale, bias = case(8, 6, 6, 5, dtype=jnp.float32)
+    x = x.astype(jnp.bfloat16)
+
+    def gradient(x):
+        def total(x):
+            y = normalize(x, scale, bias, EPSILON, True, None, None)[0].astype(jnp.float32)
+            return jnp.sum(weights(y) * y)
+
+        return jax.grad(total)(x)
+
+    exact, rounded = gradient(x.astype(jnp.float32)), gradient(x)
+    assert rounded.dtype == jnp.bfloat16
+    # Rounding the incoming gradient and the result changes each by 2**-9 of itself at most.
+    np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=3 * 2**-9 * float(jnp.max(jnp.abs(exact))))
+
+
+def test_relu_has_the_values_and_gradients_of_jax():
+    x = jnp.asarray([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf])
+    np.testing.assert_array_equal(relu(x), nn.relu(x))
+    np.testing.assert_array_equal(jax.grad(lambda x: relu(x)[:5].sum())(x), jax.grad(lambda x: nn.relu(x)[:5].sum())(x))
+    assert np.isnan(relu(jnp.asarray(jnp.nan)))
+
+
+def test_the_module_is_flaxs_but_for_the_unbiased_variance():
+    x = case(4, 5, 5, 6, dtype=jnp.float32)[0]
+    own, flaxs = BatchNorm(momentum=0.7, epsilon=EPSILON, unbiased=False), nn.BatchNorm(momentum=0.7, epsilon=EPSILON)
+    variables = own.init(jax.random.key(0), x, use_running_average=False)
+    jax.tree.map(np.testing.assert_array_equal, variables, flaxs.init(jax.random.key(0), x, use_running_average=False))
+    for running in (False, True):
+        one, other = (
+            norm.apply(variables, x, use_running_average=running, mutable=["batch_stats"]) for norm in (own, flaxs)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, other)
+
+
+def test_a_frozen_norm_ends_in_relu_and_pooling_too_and_keeps_its_statistics():
+    x = case(2, 8, 8, 6, dtype=jnp.float32)[0]
+    frozen = FrozenBatchNorm()
+    variables = frozen.init(jax.random.key(0), x, use_running_average=False)
+    y, moved = frozen.apply(
+        variables, x, use_running_average=False, activate=True, pooling=POOLING, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(y, nn.max_pool(nn.relu(x / np.sqrt(1 + 1e-5)), (3, 3), (2, 2), ((1, 1), (1, 1))))
+    jax.tree.map(np.testing.assert_array_equal, moved["batch_stats"], variables["batch_stats"])
+
+
+def test_a_gpu_keeps_nothing_of_the_forward_pass_but_what_the_convolution_gave():
+    """Its program sees the maps of the backward pass as others than those of the forward pass, and a CPU's does not."""
+    x, scale, bias = case(2, 4, 4, 3, dtype=jnp.float32)
+
+    def total(x):
+        return normalize(x, scale, bias, EPSILON, True, None, None)[0].sum()
+
+    def text(platform):
+        return jax.jit(jax.grad(total)).trace(x).lower(lowering_platforms=(platform,)).as_text()
+
+    assert "optimization_barrier" in text("cuda")
+    assert "optimization_barrier" not in text("cpu") and "optimization_barrier" not in text("tpu")
