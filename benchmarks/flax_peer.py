@@ -1,15 +1,17 @@
-"""The peer of `step.py` and `tpu.py` in JAX: the network of the Flax ImageNet example, from its own file."""
+"""The peer of `step.py` and `tpu.py` in JAX: the networks of the Flax ImageNet example, from their own file."""
 
 import pathlib
 import types
 
 from flax import linen as nn
 
+NETWORKS = {f"resnet{depth}": f"ResNet{depth}" for depth in (18, 34, 50, 101, 152)}
 
-def resnet50(file: str, dtype) -> nn.Module:
-    """Return the ResNet-50 of the example's models.py, with BatchNorm over a device's own images, as ours has it."""
+
+def network(file: str, name: str, dtype) -> nn.Module:
+    """Return a network of the example's models.py, with BatchNorm over a device's own images, as ours has it."""
     models = types.ModuleType("flax_example_models")
     models.__file__ = file
     source = pathlib.Path(file).read_text().replace("axis_name='batch'", "axis_name=None")
     exec(compile(source, file, "exec"), models.__dict__)
-    return models.ResNet50(num_classes=1000, dtype=dtype)
+    return getattr(models, NETWORKS[name])(num_classes=1000, dtype=dtype)

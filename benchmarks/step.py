@@ -2,15 +2,18 @@
 
     python benchmarks/step.py --peer-python=PATH --out=results/step/cpu.json
         [--networks=resnet18:8:224,cifar_resnet20:128:32] [--mode=train|inference] [--dtype=float32] [--rounds=5]
-        [--steps=1] [--flax=MODELS.PY] [--peak-tflops=T] [--peak-gbytes=B] [--compile]
+        [--contestants=ours,xla] [--steps=1] [--flax=MODELS.PY] [--peak-tflops=T] [--peak-gbytes=B] [--compile]
+        [--kernels=20]
 
 A network is NAME:BATCH:SIZE; the same name with other batches makes a sweep. Contestants: "ours", as `main.py` runs
-it; "xla", the same with XLA's own convolutions; "flax", the ResNet-50 of the Flax example, if its models.py is named;
-"torch" by the Python of an environment that has torch, torchvision and timm (channels-last; `--compile` compiles it).
-Each takes `--steps` steps a turn. The table gives images a second and ratios to torch, from medians, seconds to the
-first step, what the compiler says that a program holds and moves (on CPU without what oneDNN does), the memory peak
-where the device tells it, and shares of the peaks if they are given: two FLOPs for each multiply-add of the network,
-and three times as many in training.
+it; the name of a lowering, the same with all convolutions by that one, such as "xla"; "flax", the ResNet of the Flax
+example, if its models.py is named, for ResNet-18 and 50; "torch" by the Python of an environment that has torch,
+torchvision and timm (channels-last; `--compile` compiles it). Each takes `--steps` steps a turn. The table gives images
+a second and ratios to torch, from medians, seconds to the first step (torch's compiler is at work meanwhile), what the
+compiler says that a program holds and moves (on CPU without what oneDNN does), the memory peak where the device tells
+it, and shares of the peaks if they are given: two FLOPs for each multiply-add of the network, and three times as many
+in training. `--kernels` adds the kernels of a GPU on which a step of ours spends most of its time. The record is
+written after each network.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -95,8 +99,13 @@ class Torch:
         command += ["--train"] * train + ["--compile"] * compiled
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.steps = steps
-        if self.process.stdout.readline().strip() != "ready":
-            raise SystemExit(f"{python} cannot run {name}: see above.")
+
+    def wait(self):
+        """Return how many seconds its first step took, when it is ready."""
+        said = self.process.stdout.readline().split()
+        if said[:1] != ["ready"]:
+            raise SystemExit("torch cannot run the network: see above.")
+        return float(said[1])
 
     def __call__(self):
         """Take the steps of a turn."""
@@ -115,16 +124,19 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
     batch, size, train, dtype = int(batch), int(size), values.mode == "train", jnp.dtype(values.dtype)
     model = create_model(name, dtype=dtype)
     make = functools.partial(Contestant, batch=batch, size=size, train=train, steps=values.steps)
+    if values.peer_python:
+        torch = Torch(values.peer_python, name, batch, size, train, values.dtype, values.compile, values.steps)
     contestants = {"ours": make(model, "auto")}
     memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    if "xla" in values.contestants and "resnext" not in name:
-        contestants["xla"] = make(model, "xla")
-    if values.flax and name == "resnet50":
-        contestants["flax"] = make(flax_peer.resnet50(values.flax, dtype), "xla")
+    for lowering in values.contestants.split(","):
+        if lowering not in ("", "ours"):
+            contestants[lowering] = make(model, lowering)
+    if values.flax and name in flax_peer.NETWORKS:
+        contestants["flax"] = make(flax_peer.network(values.flax, name, dtype), "xla")
+    first_steps = {contestant: made.first_step for contestant, made in contestants.items()}
     if values.peer_python:
-        contestants["torch"] = Torch(
-            values.peer_python, name, batch, size, train, values.dtype, values.compile, values.steps
-        )
+        first_steps["torch"] = torch.wait()
+        contestants["torch"] = torch
     times = in_turn(contestants, values.rounds)
     if values.peer_python:
         contestants.pop("torch").close()
@@ -135,7 +147,7 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
         "image": size,
         "images_per_second": {contestant: batch / each for contestant, each in seconds.items()},
         "seconds_a_turn": times,
-        "seconds_to_first_step": {contestant: made.first_step for contestant, made in contestants.items()},
+        "seconds_to_first_step": first_steps,
         "memory_peak_bytes": memory,
     }
     if "torch" in seconds:
@@ -148,7 +160,32 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
         row["share_of_peak_flops"] = work * batch / seconds["ours"] / values.peak_tflops / 1e12
     if values.peak_gbytes:
         row["share_of_peak_bandwidth"] = counted.get("bytes accessed", 0) / seconds["ours"] / values.peak_gbytes / 1e9
+    if values.kernels:
+        row["kernels"] = kernels(contestants["ours"], values.steps, values.kernels)
     return row
+
+
+def kernels(contestant: Contestant, steps: int, most: int) -> list[dict]:
+    """Return the kernels that a GPU spends most of a step on, with their microseconds and launches in a step."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            jax.block_until_ready(contestant())
+        (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        found = {}
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+            if not plane.name.startswith("/device:GPU"):
+                continue
+            for line in plane.lines:
+                if not line.name.startswith("Stream"):
+                    continue
+                for event in line.events:
+                    launches, total = found.get(event.name, (0, 0.0))
+                    found[event.name] = (launches + 1, total + event.duration_ns / 1000)
+    longest = sorted(found.items(), key=lambda item: -item[1][1])[:most]
+    return [
+        {"kernel": name, "launches": launches / steps, "microseconds": total / steps}
+        for name, (launches, total) in longest
+    ]
 
 
 def main() -> None:
@@ -166,6 +203,7 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, help="of the device in this dtype")
     parser.add_argument("--peak-gbytes", type=float, help="a second, of the device's memory")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--kernels", type=int, default=0, help="most kernels to name, on a GPU")
     values = parser.parse_args()
     rows = []
     for entry in values.networks.split(","):
@@ -174,7 +212,7 @@ def main() -> None:
         ratios = "  ".join(f"{who} {ratio:.2f}" for who, ratio in rows[-1].get("ratio_to_torch", {}).items())
         print(f"{entry:28} images/s: {speeds}   to torch: {ratios}", flush=True)
         jax.clear_caches()
-    write(values.out, {"mode": values.mode, "dtype": values.dtype, "compiled_torch": values.compile, "rows": rows})
+        write(values.out, {"mode": values.mode, "dtype": values.dtype, "compiled_torch": values.compile, "rows": rows})
 
 
 if __name__ == "__main__":

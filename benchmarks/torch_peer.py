@@ -2,9 +2,10 @@
 
     PEER_PYTHON benchmarks/torch_peer.py NETWORK BATCH SIZE [--train] [--dtype=bfloat16] [--compile]
 
-It runs in an environment that has torch, torchvision and timm. After "ready" on its standard output, each line N on its
-standard input is answered by the seconds that N steps took; an empty one ends it. Images are channels-last; on a GPU
-cuDNN searches its algorithms, and bfloat16 is autocast, as torch's own guides advise.
+It runs in an environment that has torch, torchvision and timm. It says "ready" and the seconds that the first step took
+on its standard output. Then each line N on its standard input is answered by the seconds that N steps took; an empty
+one ends it. Images are channels-last; on a GPU cuDNN searches its algorithms, and bfloat16 is autocast, as torch's own
+guides advise.
 """
 
 import argparse
@@ -129,9 +130,12 @@ def main():
 
     if values.compile:
         model.compile()
-    for _ in range(3):
+    begun = time.perf_counter()
+    step().item()
+    first = time.perf_counter() - begun
+    for _ in range(2):
         step().item()
-    print("ready", flush=True)
+    print("ready", first, flush=True)
     while count := sys.stdin.readline().strip():
         begun = time.perf_counter()
         for _ in range(int(count)):

@@ -38,7 +38,7 @@ from resnet_jax import create_model  # noqa: E402
 from resnet_jax.data.augment import Augment  # noqa: E402
 from resnet_jax.models import lowerings  # noqa: E402
 from resnet_jax.models.resnet import BLOCKS  # noqa: E402
-from resnet_jax.parallel import AXES, ROWS, Devices  # noqa: E402
+from resnet_jax.parallel import AXES, ROWS, Devices, Dispatch  # noqa: E402
 from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
 from resnet_jax.training.state import TrainState  # noqa: E402
 from resnet_jax.training.steps import train_step  # noqa: E402
@@ -71,7 +71,8 @@ def compile_step(model, devices: Devices, batch: int, size: int):
     program = devices.train_program(one_step, lambda data, row: row)
     key = jax.eval_shape(lambda: jax.random.key(0))
     whole = PartitionSpec()
-    arguments = (laid(jax.eval_shape(first_state), whole), None, laid(rows, ROWS), laid(key, whole))
+    dispatch = Dispatch(laid(rows, ROWS), laid(jax.ShapeDtypeStruct((), jnp.int32), whole))
+    arguments = (laid(jax.eval_shape(first_state), whole), None, dispatch, laid(key, whole))
     begun = time.perf_counter()
     return program.lower(*arguments).compile(), time.perf_counter() - begun
 
@@ -119,7 +120,7 @@ def main() -> None:
         BLOCKS["bottleneck"] = functools.partial(FusedBottleneckBlock, widths=widths)
     models = {name: create_model(name, dtype=jnp.bfloat16) for name in values.networks.split(",") if name}
     if values.flax:
-        models["flax example: resnet50"] = flax_peer.resnet50(values.flax, jnp.bfloat16)
+        models["flax example: resnet50"] = flax_peer.network(values.flax, "resnet50", jnp.bfloat16)
     about = {
         "jax": jax.__version__,
         "libtpu": importlib.metadata.version("libtpu"),

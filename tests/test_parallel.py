@@ -11,7 +11,7 @@ from resnet_jax.data.augment import Augment
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed
 from resnet_jax.data.sources import Arrays
 from resnet_jax.errors import ConfigError
-from resnet_jax.parallel import Devices, repeat
+from resnet_jax.parallel import Devices, Dispatch, repeat
 from resnet_jax.training.metrics import Sums
 from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.state import TrainState
@@ -144,7 +144,8 @@ def compiled_step(name, scope, size=64):
         "position": jax.ShapeDtypeStruct((1, 16), jnp.uint32),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
-    lowered = devices.train_program(step, Streamed.read).lower(state, {}, rows, key)
+    dispatch = Dispatch(rows, jax.ShapeDtypeStruct((), jnp.int32))
+    lowered = devices.train_program(step, Streamed.read).lower(state, {}, dispatch, key)
     collectives = r"\b(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
     return lowered.as_text().count("stablehlo.all_reduce"), re.findall(collectives, lowered.compile().as_text())
 
@@ -161,12 +162,30 @@ def test_global_batch_norm_adds_one_small_all_reduce_a_layer_and_direction():
     assert with_norms - written <= 2 * layers and set(compiled) == {"all-reduce"}
 
 
-def test_repeat_is_a_scan():
-    rows = jnp.arange(4.0)
-    for length in (1, 4):
-        carry, seen = repeat(lambda total, row: (total + row, total), jnp.zeros(()), rows[:length])
-        assert carry == rows[:length].sum()
-        np.testing.assert_array_equal(seen, np.cumsum([0, *range(length - 1)]))
+@pytest.mark.parametrize(("length", "taken"), [(1, 1), (4, 4), (4, 3), (4, 1)])
+def test_repeat_is_a_scan_over_the_steps_that_are_taken(length, taken):
+    rows = np.arange(2.0, 6.0)
+    dispatch = Dispatch(jnp.asarray(rows[:length]), jnp.int32(taken))
+    carry, seen = jax.jit(lambda carry, dispatch: repeat(lambda total, row: (total + row, total), carry, dispatch))(
+        jnp.zeros(()), dispatch
+    )
+    assert carry == rows[:taken].sum()
+    np.testing.assert_array_equal(seen, [*np.cumsum([0, *rows[: taken - 1]]), *[0] * (length - taken)])
+
+
+def test_dispatches_of_fewer_steps_run_the_same_program(precise, one_device):
+    """What a GPU would compile a minute for: the steps up to the end of an epoch are fewer than those before."""
+    precise.training.steps_per_dispatch, precise.parallel.devices = 2, 1
+    experiment = build(precise)
+    state, key = experiment.initial_state(), experiment.key()
+    data = experiment.devices.replicate(experiment.train_feed.data)
+    for rows in experiment.train_feed.chunks([(0, 2), (2, 3)]):
+        dispatch = experiment.devices.scatter(rows, experiment.steps_per_dispatch)
+        state, means = experiment.train_program(state, data, dispatch, key)
+        steps = int(dispatch.steps)
+        assert np.all(means["loss"][:steps] > 0) and not np.any(means["loss"][steps:])
+    assert experiment.train_program._cache_size() == 1
+    assert int(state.step) == 3 and worst(one_device[0].params, state.params) < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ Pooled = Float[Array, "batch rows columns channels"]
 
 
 class Pooling(NamedTuple):
-    """What a max-pooling sees: `window` x `window` pixels, `stride` apart, of maps with `padding` pixels around them."""
+    """What a max-pooling sees: `window` x `window` pixels, `stride` apart, and `padding` pixels around the maps."""
 
     window: int
     stride: int

@@ -25,8 +25,8 @@ class Experiment:
       learning_rate: step to learning rate.
       devices: the mesh.
       train_feed, eval_feed: the batches.
-      train_program: (state, data, rows, key) to (state, means of each step).
-      eval_program: (params, batch_stats, data, rows) to the sums.
+      train_program: (state, data, dispatch, key) to (state, means of each step).
+      eval_program: (params, batch_stats, data, dispatch) to the sums.
       image_shape: (height, width, channels).
       seed: of the parameters and the augmentation.
       total_steps: at which training ends.

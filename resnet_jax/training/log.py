@@ -28,11 +28,11 @@ class Log:
         self._earlier_seconds = self._past[-1]["wall_seconds"] if self._past else 0.0
         self._started = time.perf_counter()
         self._clock = None  # step and time from which speed is measured
-        self._window = []  # metrics of the steps that no record has yet
-        self._late = None  # step and metrics of the next record
+        self._window = []  # numbers of steps, and the metrics of these, that no record has yet
+        self._late = None  # step, learning rate and metrics of the next record
 
-    def trained(self, end: int, means: dict[str, jax.Array]) -> None:
-        """Take the metrics, arrays of (steps,), of the steps of one dispatch that ends at `end`.
+    def trained(self, start: int, end: int, means: dict[str, jax.Array]) -> None:
+        """Take the metrics, arrays of (steps,) or longer, of one dispatch that begins after `start` and ends at `end`.
 
         Raises Diverged if those of the dispatch before were not finite.
         """
@@ -41,15 +41,15 @@ class Log:
             jax.block_until_ready(means)
             self._clock = (end, time.perf_counter())
         self._write()
-        self._window.append(means)
+        self._window.append((end - start, means))
         if end % self._experiment.log_every == 0:
-            self._late, self._window = (end, self._window), []
+            self._close(end)
 
     def flush(self, end: int) -> None:
         """Write what there is up to the step `end`. Raises Diverged if it is not finite."""
         self._write()
         if self._window:
-            self._late, self._window = (end, self._window), []
+            self._close(end)
             self._write()
 
     def evaluated(self, step: int, results: dict[str, dict[str, float]]) -> None:
@@ -81,12 +81,18 @@ class Log:
         """Seconds spent on the run, those of earlier starts up to their last record included."""
         return self._earlier_seconds + time.perf_counter() - self._started
 
+    def _close(self, end: int) -> None:
+        """Let the steps up to `end` make the next record."""
+        # The rate is asked for here and not when it is written: behind the steps that come next it would wait for them.
+        rate = self._learning_rate(jax.device_put(np.int32(end - 1)))
+        self._late, self._window = (end, rate, self._window), []
+
     def _write(self) -> None:
         if self._late is None:
             return
-        (end, window), self._late = self._late, None
-        window = jax.device_get(window)
-        means = {name: np.concatenate([part[name] for part in window]) for name in window[0]}
+        (end, rate, window), self._late = self._late, None
+        rate, window = jax.device_get((rate, window))
+        means = {name: np.concatenate([part[name][:steps] for steps, part in window]) for name in window[0][1]}
         failed = means.pop("failed")
         if failed.any():
             at = int(np.argmax(failed))
@@ -96,7 +102,6 @@ class Log:
         now = time.perf_counter()
         self._clock = (end, now)
         speed = (end - step) * self._experiment.batch_size / (now - since) if end > step else None
-        rate = jax.device_get(self._learning_rate(jax.device_put(np.int32(end - 1))))
         counted = {name: means.pop(name)[-1] for name in ("skipped", "loss_scale") if name in means}
         taken = np.isfinite(means["loss"]) & np.isfinite(means["gradient_norm"])
         metrics = {name: float(np.mean(values[taken])) if taken.any() else None for name, values in means.items()}

@@ -45,13 +45,14 @@ def train(
 
         cuts, running = list(dispatches(experiment, first)), collections.deque()
         with contextlib.closing(experiment.train_feed.chunks(cuts)) as chunks:
-            for (_, end), rows in zip(cuts, chunks, strict=True):
-                state, means = experiment.train_program(state, data, experiment.devices.scatter(rows), key)
+            for (start, end), rows in zip(cuts, chunks, strict=True):
+                dispatch = experiment.devices.scatter(rows, experiment.steps_per_dispatch)
+                state, means = experiment.train_program(state, data, dispatch, key)
                 interrupts.hold()
                 running.append(means)
                 if len(running) > AHEAD:
                     jax.block_until_ready(running.popleft())
-                log.trained(end, means)
+                log.trained(start, end, means)
                 stops = interrupts.requested
                 evaluates = is_due(end, experiment.evaluate_every, experiment)
                 if stops or evaluates or is_due(end, experiment.save_every, experiment):
@@ -74,16 +75,15 @@ def evaluator(experiment: Experiment, interrupts: Interrupts):
     feed = experiment.eval_feed
     data = experiment.devices.replicate(feed.data)
     last = feed.order.steps
-    cuts = [
-        (step, min(step + experiment.steps_per_dispatch, last))
-        for step in range(0, last, experiment.steps_per_dispatch)
-    ]
+    most_steps = min(experiment.steps_per_dispatch, last)
+    cuts = [(step, min(step + most_steps, last)) for step in range(0, last, most_steps)]
 
     def measure(params, batch_stats, most):
         sums = []
         with contextlib.closing(feed.chunks(cuts[:most])) as chunks:
             for rows in chunks:
-                sums.append(experiment.eval_program(params, batch_stats, data, experiment.devices.scatter(rows)))
+                dispatch = experiment.devices.scatter(rows, most_steps)
+                sums.append(experiment.eval_program(params, batch_stats, data, dispatch))
                 if len(sums) > AHEAD:
                     jax.block_until_ready(sums[-1 - AHEAD])
                 if interrupts.requested:

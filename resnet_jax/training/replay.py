@@ -16,18 +16,21 @@ from resnet_jax.training.state import TrainState
 
 
 def advance(experiment: Experiment, state: TrainState, first: int, last: int) -> tuple[TrainState, dict[str, Any]]:
-    """Return the state after `last` steps, from one that has done `first`, and the metrics of the last dispatch.
+    """Return the state after `last` steps, from one that has done `first`, and the metrics of the last step.
 
     Nothing is looked at, logged or saved in between. The state that goes in is donated.
     """
     key = experiment.key()
     data = experiment.devices.replicate(experiment.train_feed.data)
-    means = {}
     cuts = [(start, min(end, last)) for start, end in dispatches(experiment, first) if start < last]
     with contextlib.closing(experiment.train_feed.chunks(cuts)) as chunks:
         for rows in chunks:
-            state, means = experiment.train_program(state, data, experiment.devices.scatter(rows), key)
-    return state, means
+            dispatch = experiment.devices.scatter(rows, experiment.steps_per_dispatch)
+            state, means = experiment.train_program(state, data, dispatch, key)
+    if not cuts:
+        return state, {}
+    start, end = cuts[-1]
+    return state, {name: values[end - start - 1].item() for name, values in jax.device_get(means).items()}
 
 
 def replay(experiment: Experiment, state: TrainState, step: int) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -50,4 +53,4 @@ def replay(experiment: Experiment, state: TrainState, step: int) -> tuple[dict[s
     state, means = advance(experiment, state, step - 1, step)
     params = flatten_dict(jax.device_get(state.params), sep="/")
     spoiled = [name for name, array in params.items() if not np.isfinite(array).all()]
-    return before, {name: value[-1].item() for name, value in jax.device_get(means).items()}, spoiled
+    return before, means, spoiled
