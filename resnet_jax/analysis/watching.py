@@ -150,7 +150,7 @@ def recorded(kind: type[nn.Module]) -> Iterator[dict[str, Array]]:
 
 @contextlib.contextmanager
 def normalized() -> Iterator[dict[str, Array]]:
-    """Give a dict that fills with what BatchNorms return, before the ReLU or the pooling they end in, by their paths."""
+    """Give a dict that fills with what BatchNorms return, before a ReLU or a pooling that ends them, by paths."""
     results = {}
 
     def watch(call, args, kwargs, context):
