@@ -56,7 +56,7 @@ def _gradient(window, stride, padding, maps, gradient):
 def _sum_of_parts(maps, gradient, window, stride, padding):
     """Add up what each place in a window gets, one place after the other."""
     height, width = maps.shape[1:3]
-    lowest, zero = jnp.asarray(-jnp.inf, maps.dtype), jnp.zeros((), gradient.dtype)
+    lowest = jnp.asarray(-jnp.inf, maps.dtype)
     padded = jnp.pad(maps, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=lowest)
     rows, columns = gradient.shape[1:3]
     best = winner = None
@@ -69,14 +69,31 @@ def _sum_of_parts(maps, gradient, window, stride, padding):
         else:
             larger = (seen > best) | jnp.isnan(seen)
             best, winner = jnp.where(larger, seen, best), jnp.where(larger, jnp.uint8(place), winner)
-    total = jnp.zeros(maps.shape, gradient.dtype)
+    # Pixels whose places differ by a multiple of the stride are met by the same places of windows: they are added up
+    # apart, without the zeros that lie between the windows, and then put side by side.
+    lengths = [-(-size // stride) for size in (height, width)]
+    classes = [
+        [_shifted_sum(gradient, winner, window, stride, padding, (first, second), lengths) for second in range(stride)]
+        for first in range(stride)
+    ]
+    total = jnp.stack([jnp.stack(each, axis=3) for each in classes], axis=2)
+    return total.reshape(len(maps), lengths[0] * stride, lengths[1] * stride, -1)[:, :height, :width]
+
+
+def _shifted_sum(gradient, winner, window, stride, padding, remainder, lengths):
+    """Return what the pixels get whose row and column leave `remainder` when divided by the stride."""
+    zero = jnp.zeros((), gradient.dtype)
+    total = jnp.zeros((len(gradient), *lengths, gradient.shape[-1]), gradient.dtype)
     for place in range(window**2):
         sides = []
-        for size, outputs, first in zip((height, width), (rows, columns), divmod(place, window), strict=True):
-            before = first - padding
-            sides.append((before, size - before - ((outputs - 1) * stride + 1), stride - 1))
-        part = jnp.where(winner == place, gradient, zero)
-        total += jax.lax.pad(part, zero, ((0, 0, 0), *sides, (0, 0, 0)))
+        for part, left, outputs, length in zip(
+            divmod(place, window), remainder, gradient.shape[1:3], lengths, strict=True
+        ):
+            shift, apart = divmod(part - padding - left, stride)
+            sides.append((apart, (shift, length - shift - outputs, 0)))
+        if not any(apart for apart, _ in sides):
+            part = jnp.where(winner == place, gradient, zero)
+            total += jax.lax.pad(part, zero, ((0, 0, 0), *(side for _, side in sides), (0, 0, 0)))
     return total
 
 

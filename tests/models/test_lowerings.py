@@ -22,6 +22,8 @@ SHAPES = [
     (3, 8, 8, 8, Window(groups=8)),
     (1, 5, 12, 8, Window(stride=2)),
     (7, 10, 3, 8, Window(stride=2)),
+    (7, 11, 3, 8, Window(stride=2)),
+    (5, 13, 1, 4, Window(stride=3)),
 ]
 
 
@@ -121,6 +123,17 @@ def test_the_platform_that_is_compiled_for_decides_and_not_the_one_that_compiles
     assert ("resnet_jax_onednn_forward" in program_for("cpu")) == (onednn.missing() is None)
     assert "feature_group_count = 1 " in program_for("tpu")
     assert "feature_group_count = 4 " in program_for("cuda")
+
+
+@pytest.mark.parametrize("size", [224, 225])
+def test_a_folded_stem_is_four_by_four_on_sixteen_channels_and_not_strided(size):
+    images, kernel = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32), noise(7, 7, 3, 64)
+    folded = functools.partial(lowerings.folded, window=Window(stride=2))
+    (equation,) = [e for e in jax.make_jaxpr(folded)(images, kernel).eqns if e.primitive.name == "conv_general_dilated"]
+    assert equation.invars[1].aval.shape == (4, 4, 16, 64)
+    assert equation.params["window_strides"] == (1, 1)
+    assert choose("gpu", "forward", 3, Window(stride=2)) == "folded"
+    assert choose("gpu", "forward", 64, Window(stride=2)) == choose("tpu", "forward", 3, Window(stride=2)) == "xla"
 
 
 def test_in_float64_nothing_is_rounded_to_float32():
