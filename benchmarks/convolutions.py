@@ -1,10 +1,11 @@
 """Time every lowering of the convolutions of ResNeXt-50 and ResNet-50, forward and both gradients.
 
     python benchmarks/convolutions.py --out=results/convolutions/cpu.json [--batch=4] [--rounds=9] [--dtype=float32]
-        [--lowerings=xla,dense,...] [--limit=2.0]
+        [--lowerings=xla,dense,...] [--limit=2.0] [--calls=1] [--groups]
 
-One row a shape: milliseconds, the median of rounds in which all take turns, and what `auto` chooses there. A lowering
-that needs longer than `--limit` seconds for a call is left out of the rounds. `choose` in
+One row a shape: milliseconds, the median of rounds in which all take turns, and what `auto` chooses there. A round
+makes `--calls` calls in a row, as many as a GPU needs to hide that it is asked. A lowering that needs longer than
+`--limit` seconds for a call is left out of the rounds. `--groups` leaves dense convolutions out. `choose` in
 `resnet_jax/models/lowerings.py` follows this table.
 """
 
@@ -25,8 +26,10 @@ from benchmarks.measuring import in_turn, medians, write  # noqa: E402
 from resnet_jax import onednn  # noqa: E402
 from resnet_jax.models.lowerings import LOWERINGS, Window, choose  # noqa: E402
 
-# (pixels, input channels, channels, kernel size, stride, groups): ResNeXt-50's 3x3, then ResNet-50's 3x3 and 1x1.
+# (pixels, input channels, channels, kernel size, stride, groups): the stem, ResNeXt-50's 3x3, then ResNet-50's 3x3 and
+# 1x1.
 SHAPES = [
+    (224, 3, 64, 7, 2, 1),
     (56, 128, 128, 3, 1, 32),
     (56, 256, 256, 3, 2, 32),
     (28, 256, 256, 3, 1, 32),
@@ -52,6 +55,20 @@ def directions(lowering, window: Window):
     return dict(zip(onednn.DIRECTIONS, map(jax.jit, programs), strict=True))
 
 
+def compared(name: str, window: Window, channels: int) -> bool:
+    """Return whether a lowering is another program there than `xla`."""
+    if name == "folded":
+        return window.stride > 1 and channels < 8
+    return window.groups > 1 or name in ("xla", "shifted", "onednn")
+
+
+def several(call, calls: int):
+    """Return the result of the last of some calls in a row."""
+    for _ in range(calls):
+        result = call()
+    return result
+
+
 def quick(call, limit: float) -> bool:
     """Return whether a second call takes less than `limit` seconds."""
     jax.block_until_ready(call())
@@ -69,10 +86,14 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--lowerings", default=",".join(name for name in LOWERINGS if name != "auto"))
     parser.add_argument("--limit", type=float, default=2.0, help="seconds a call")
+    parser.add_argument("--calls", type=int, default=1, help="a round")
+    parser.add_argument("--groups", action="store_true", help="only convolutions in groups, and the stem")
     values = parser.parse_args()
     names = [name for name in values.lowerings.split(",") if name != "onednn" or onednn.missing() is None]
     random, platform, rows = np.random.default_rng(0), jax.default_backend(), []
     for pixels, inputs, channels, size, stride, groups in SHAPES:
+        if values.groups and groups == 1 and inputs > 3:
+            continue
         window = Window(stride, groups=groups)
         shapes = (values.batch, pixels, pixels, inputs), (size, size, inputs // groups, channels)
         x, kernel = (jnp.asarray(random.normal(size=shape), values.dtype) for shape in shapes)
@@ -81,16 +102,21 @@ def main() -> None:
             calls = {
                 name: functools.partial(directions(LOWERINGS[name], window)[direction], x, kernel, dy)
                 for name in names
-                if groups > 1 or name in ("xla", "shifted", "onednn")
+                if compared(name, window, inputs)
             }
-            calls = {name: call for name, call in calls.items() if quick(call, values.limit)}
-            times = {name: 1000 * time for name, time in medians(in_turn(calls, values.rounds)).items()}
-            chosen = choose(platform, direction, inputs, window)
+            calls = {
+                name: functools.partial(several, call, values.calls)
+                for name, call in calls.items()
+                if quick(call, values.limit)
+            }
+            seconds = medians(in_turn(calls, values.rounds))
+            times = {name: 1000 * time / values.calls for name, time in seconds.items()}
+            chosen = choose(platform, direction, inputs, window, x.dtype)
             shape = f"{pixels}x{pixels}x{inputs}->{channels} {size}x{size}/{stride} groups {groups}"
             rows.append({"shape": shape, "direction": direction, "chosen": chosen, "milliseconds": times})
             shown = "  ".join(f"{name}{'*' if name == chosen else ''} {time:.2f}" for name, time in times.items())
             print(f"{shape:40} {direction:16} {shown}", flush=True)
-    write(values.out, {"platform": platform, "batch": values.batch, "dtype": values.dtype, "rows": rows})
+        write(values.out, {"platform": platform, "batch": values.batch, "dtype": values.dtype, "rows": rows})
 
 
 if __name__ == "__main__":
