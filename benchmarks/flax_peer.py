@@ -1,4 +1,4 @@
-"""The peer of `step.py` and `tpu.py` in JAX: the networks of the Flax ImageNet example, from their own file."""
+"""The peer of `step.py` and `accelerators.py` in JAX: networks of the Flax ImageNet example, from their own file."""
 
 import pathlib
 import types

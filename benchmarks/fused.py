@@ -1,4 +1,4 @@
-"""An experiment of `tpu.py`: bottlenecks that end, in training, in two Pallas kernels, forward and both gradients.
+"""An experiment of `accelerators.py`: bottlenecks that end, in training, in two Pallas kernels, one for each direction.
 
 XLA's convolution, too, normalizes what it reads and sums the statistics of what it writes. But its gradients are two
 convolutions, each of which reads the wide maps and their gradient; the backward kernel here reads them once for both.

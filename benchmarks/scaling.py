@@ -17,8 +17,9 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.accelerators import compile_step  # noqa: E402
 from benchmarks.measuring import write  # noqa: E402
-from benchmarks.tpu import collectives, compile_step  # noqa: E402
+from benchmarks.programs import collectives  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
 from resnet_jax.parallel import Devices  # noqa: E402
 
@@ -37,7 +38,8 @@ def main() -> None:
         for scope in ("local", "global"):
             devices = Devices.create(count, scope)
             model = create_model(values.network, norm_axis=devices.norm_axis)
-            sent = collectives(compile_step(model, devices, values.batch, values.size)[0])
+            compiled, _ = compile_step(model, devices, values.batch, values.size)
+            sent = collectives(compiled.as_text())
             rows.append({"devices": count, "norm_scope": scope, "collectives": sent})
             parts = (f"{kind} {each['count']} of {each['megabytes']:.3f} MB in all" for kind, each in sent.items())
             print(f"{count} devices, BatchNorm {scope:6}  {', '.join(parts) or 'nothing'}", flush=True)

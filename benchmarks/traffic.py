@@ -1,9 +1,11 @@
 """Count by hand what the bottlenecks of a network read and write in a training step, from the shapes of their maps.
 
-    python benchmarks/traffic.py --out=results/tpu/by_hand.json [--networks=resnet50,resnext50_32x4d] [--size=224]
+    python benchmarks/traffic.py --out=results/accelerators/by_hand.json [--networks=resnet50,resnext50_32x4d]
+        [--size=224]
 
-The passes are those of the program that XLA compiles for a TPU (`tpu.py`): a convolution normalizes and activates what
-it reads and sums the statistics of what it writes, and so do the gradients. Kernels, stem and head are left out.
+The passes are those of the program that XLA compiles for a TPU (`accelerators.py`): a convolution normalizes and
+activates what it reads and sums the statistics of what it writes, and so do the gradients. Kernels, stem and head are
+left out.
 """
 
 import argparse

@@ -178,9 +178,11 @@ def choose(platform: str, direction: str, channels: int, window: Window, dtype: 
         return "folded" if platform == "gpu" and window.stride > 1 and channels < 8 else "xla"
     if platform == "tpu":  # bound by memory: of ResNeXt-50's bytes, groups of 128 channels move a sixth more
         return "dense"
-    if platform == "cpu" and channels // window.groups < 8:
+    if platform == "gpu":  # an H200, bfloat16: `results/convolutions/h200.json`
+        return "dense" if direction == "input_gradient" and window.stride > 1 else "merged128"
+    if channels // window.groups < 8:
         return "dense"
-    return "shifted" if platform == "cpu" and direction != "forward" else "xla"
+    return "xla" if direction == "forward" else "shifted"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -49,8 +49,11 @@ def normalize(
     """Return maps normalized by their own mean and variance, and these two, which carry no gradient.
 
     y = (x - mean) / sqrt(var + epsilon) * scale + bias (Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1), then
-    ReLU if `activate`, after a max-pooling if `pooling` is one (`extreme`). The variance is over N, the values of a
-    channel on all devices along the mesh `axes`.
+    ReLU if `activate`. The variance is over N, the values of a channel on all devices along the mesh `axes`.
+
+    With `pooling` the x of each window is its largest one, while mean and variance are those of all. Where no scale is
+    negative y rises with x, and this is a max-pooling of y, the same to the bit, for which the large maps need not be
+    normalized.
     """
     return _normalize(x, scale, bias, epsilon, activate, pooling, axes)[0]
 
@@ -64,7 +67,7 @@ def _normalize(x, scale, bias, epsilon, activate, pooling, axes):
         mean, square = lax.pmean(jnp.stack([mean, square]), axes)
     var = jnp.maximum(square - mean * mean, 0)
     inverse = lax.rsqrt(var + epsilon)
-    seen = x if pooling is None else extreme(x, scale, pooling)
+    seen = x if pooling is None else max_pool(x, *pooling)
     y = affine(seen, mean, scale * inverse, bias, activate)
     return (y, mean, var), (x, seen, mean, inverse, scale, bias)
 
@@ -94,7 +97,7 @@ def _gradients(epsilon, activate, pooling, axes, kept, cotangents):
         dx = inside(x_, *rest) * factor
     else:
         direct = (inside(seen, *rest) * factor).astype(x.dtype)
-        dx = jax.vjp(lambda x: extreme(x, scale, pooling), x_)[1](direct)[0].astype(kind)
+        dx = jax.vjp(lambda x: max_pool(x, *pooling), x_)[1](direct)[0].astype(kind)
     dx -= factor * (share[0] + (x_.astype(kind) - mean) * inverse * share[1])
     return dx.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(bias.dtype)
 
@@ -106,16 +109,6 @@ def affine(x: Maps, mean: Channels, factor: Channels, bias: Channels, activate: 
     """Return (x - mean) * factor + bias, and ReLU of it if asked, in the type of `x`; the arithmetic is float32."""
     y = (x.astype(mean.dtype) - mean) * factor + bias
     return (nn.relu(y) if activate else y).astype(x.dtype)
-
-
-def extreme(x: Maps, scale: Channels, pooling: Pooling) -> OutMaps:
-    """Return the largest x of each window, and where the scale is negative the smallest.
-
-    ReLU(scale * x + bias) rises with x, or falls where the scale is negative: its largest value in a window is that of
-    this x. So pooling before it is the same to the bit, and the large maps need not be normalized.
-    """
-    sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
-    return sign * max_pool(sign * x, *pooling)
 
 
 @jax.jit
@@ -160,16 +153,20 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         scale = jnp.asarray(self.param("scale", self.scale_init, channels, jnp.float32))
         bias = jnp.asarray(self.param("bias", nn.initializers.zeros, channels, jnp.float32))
+        sign = 1.0
+        if pooling is not None:  # of -x and -scale where the scale is negative: the result is the same
+            sign = jnp.where(scale < 0, -1.0, 1.0)
+            x, scale = x * sign.astype(x.dtype), scale * sign
         if use_running_average:
-            seen = x if pooling is None else extreme(x, scale, pooling)
+            seen = x if pooling is None else max_pool(x, *pooling)
             factor = scale * lax.rsqrt(var.value + self.epsilon)
-            return affine(seen, jnp.asarray(mean.value), factor, bias, activate)
+            return affine(seen, jnp.asarray(mean.value * sign), factor, bias, activate)
         axes = None if self.is_initializing() else self.axis_name
         y, batch_mean, batch_var = normalize(x, scale, bias, self.epsilon, activate, pooling, axes)
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             count = x.size // x.shape[-1] * (1 if axes is None else lax.psum(1, axes))
             over = count / max(count - 1, 1) if self.unbiased else 1.0
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * sign * batch_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * over * batch_var
         return y
 

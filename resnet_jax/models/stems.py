@@ -50,7 +50,7 @@ def end_stem(
     """Return the maps of a stem's convolution normalized and activated, or None unless they are to `keep`, and pooled.
 
     Without a `norm` they are pooled as they are. In training, maps that are not kept are pooled first, which gives the
-    same and does not normalize the large ones (`normalization.extreme`).
+    same and does not normalize the large ones (`normalization.normalize`).
     """
     if norm is None:
         return x, max_pool(x, *POOLING)

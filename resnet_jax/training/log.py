@@ -29,9 +29,9 @@ class Log:
         self._started = time.perf_counter()
         self._clock = None  # step and time from which speed is measured
         self._window = []  # numbers of steps, and the metrics of these, that no record has yet
-        self._late = None  # step, learning rate and metrics of the next record
+        self._late = None  # of the next record: step, learning rate, time if it is past, and metrics
 
-    def trained(self, start: int, end: int, means: dict[str, jax.Array]) -> None:
+    def trained(self, start: int, end: int, means: dict[str, Any]) -> None:
         """Take the metrics, arrays of (steps,) or longer, of one dispatch that begins after `start` and ends at `end`.
 
         Raises Diverged if those of the dispatch before were not finite.
@@ -85,13 +85,16 @@ class Log:
         """Let the steps up to `end` make the next record."""
         # The rate is asked for here and not when it is written: behind the steps that come next it would wait for them.
         rate = self._learning_rate(jax.device_put(np.int32(end - 1)))
-        self._late, self._window = (end, rate, self._window), []
+        # A GPU's loop keeps the host until it is done; elsewhere it is done when its metrics can be fetched.
+        done = time.perf_counter() if all(x.is_ready() for x in self._window[-1][1].values()) else None
+        self._late, self._window = (end, rate, done, self._window), []
 
     def _write(self) -> None:
         if self._late is None:
             return
-        (end, rate, window), self._late = self._late, None
+        (end, rate, done, window), self._late = self._late, None
         rate, window = jax.device_get((rate, window))
+        now = done or time.perf_counter()
         means = {name: np.concatenate([part[name][:steps] for steps, part in window]) for name in window[0][1]}
         failed = means.pop("failed")
         if failed.any():
@@ -99,7 +102,6 @@ class Log:
             step, loss, norm = end - len(failed) + at + 1, means["loss"][at], means["gradient_norm"][at]
             raise Diverged(f"at step {step} the loss is {loss} and the gradient's norm {norm}", step)
         step, since = self._clock
-        now = time.perf_counter()
         self._clock = (end, now)
         speed = (end - step) * self._experiment.batch_size / (now - since) if end > step else None
         counted = {name: means.pop(name)[-1] for name in ("skipped", "loss_scale") if name in means}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.normalization import BatchNorm, FrozenBatchNorm, extreme, normalize, relu
+from resnet_jax.models.normalization import BatchNorm, FrozenBatchNorm, normalize, relu
 from resnet_jax.models.pooling import Pooling
 
 POOLING = Pooling(3, 2, 1)
@@ -42,7 +42,8 @@ def weights(y):
 @pytest.mark.parametrize(("activate", "pooling"), [(False, None), (True, None), (True, POOLING)])
 def test_values_statistics_and_gradients_are_those_of_the_equation(activate, pooling):
     with jax.enable_x64(True):
-        arguments = case(4, 9, 8, 5)
+        x, scale, bias = case(4, 9, 8, 5)
+        arguments = (x, scale if pooling is None else jnp.abs(scale), bias)
 
         def of(function):
             def total(*arguments):
@@ -79,19 +80,41 @@ def test_statistics_shared_over_an_axis_have_the_gradients_of_the_whole_batch(ac
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-12), found, expected)
 
 
-def test_pooling_before_the_norm_gives_the_same_to_the_bit_as_after_it():
-    x, scale, bias = case(4, 9, 8, 5, dtype=jnp.bfloat16)
-    scale, bias = scale.astype(jnp.float32), bias.astype(jnp.float32)
-    first = normalize(x, scale, bias, EPSILON, True, POOLING, None)[0]
-    after = nn.max_pool(normalize(x, scale, bias, EPSILON, True, None, None)[0], (3, 3), (2, 2), ((1, 1), (1, 1)))
-    assert np.any(np.asarray(first) > 0)
-    np.testing.assert_array_equal(first, after)
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_norm_that_pools_is_the_same_to_the_bit_as_one_that_is_pooled_whatever_its_scales(running, dtype):
+    x, scale, bias = case(4, 9, 8, 5, dtype=jnp.float32)
+    variables = {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": 3 + scale, "var": 2 + scale},
+    }
+    norm = BatchNorm(dtype=dtype)
 
+    def one_by_one(variables, x):
+        y, moved = norm.apply(variables, x, running, activate=True, mutable=["batch_stats"])
+        return nn.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1))), moved
 
-def test_the_extreme_of_a_window_is_the_largest_or_where_the_scale_is_negative_the_smallest():
-    x = jnp.asarray([[1.0, 5.0], [2.0, -3.0]]).reshape(1, 2, 2, 1)
-    found = extreme(jnp.concatenate([x, x], axis=-1), jnp.asarray([0.5, -0.5]), Pooling(2, 2, 0))
-    assert found.ravel().tolist() == [5.0, -3.0]
+    def at_once(variables, x):
+        return norm.apply(variables, x, running, activate=True, pooling=POOLING, mutable=["batch_stats"])
+
+    (y, moved), (expected, expected_moved) = at_once(variables, x), one_by_one(variables, x)
+    assert y.dtype == dtype and np.any(np.asarray(y) > 0)
+    np.testing.assert_array_equal(y, expected)
+    jax.tree.map(np.testing.assert_array_equal, moved, expected_moved)
+
+    def gradients(function):
+        def total(params, x):
+            y = function(variables | {"params": params}, x)[0].astype(jnp.float32)
+            return jnp.sum(weights(y) * y)
+
+        return jax.grad(total, argnums=(0, 1))(variables["params"], x)
+
+    if dtype == jnp.float32:
+        jax.tree.map(
+            lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4),
+            gradients(at_once),
+            gradients(one_by_one),
+        )
 
 
 def test_in_bfloat16_values_and_gradients_are_rounded_once():

@@ -1,27 +1,30 @@
-"""Compile train steps for TPUs that are not here, and read off what they move, compute, hold and send.
+"""Compile train steps for TPUs and GPUs that are not here, and read off what they move, compute, hold and send.
 
-    TPU_SKIP_MDS_QUERY=1 python benchmarks/tpu.py --out=results/tpu/step.json [--networks=resnet50,resnext50_32x4d]
-        [--topologies=v5e:2x2,v6e:16x16] [--chips=N] [--batch=128] [--size=224] [--lowering=auto] [--fused=64,128]
-        [--flax=MODELS.PY]
+    python benchmarks/accelerators.py --out=results/accelerators/step.json [--networks=resnet50,resnext50_32x4d]
+        [--topologies=v5e:2x2,v6e:16x16,h200] [--chips=N] [--batch=128] [--size=224] [--lowering=auto]
+        [--fused=64,128] [--flax=MODELS.PY]
 
-It needs libtpu (`pip install libtpu`), and minutes a program. The counts are those of the TPU compiler for one chip:
-bytes accessed and FLOPs an image, memory, and the collectives of a step with their bytes. `--flax` names the models.py
-of the Flax ImageNet example, of which ResNet-50 is then compiled in the same step for comparison. `--fused` names
-widths of stages whose bottlenecks end in the kernels of `fused.py`; what these move is counted by hand, from shapes,
-and is part of the bytes.
-The record is written after each program, and rows that it has are not compiled again.
+TPUs need libtpu (`pip install libtpu`), and minutes a program; GPUs the CUDA plugin and its libraries (`pip install
+jax-cuda13-plugin[with-cuda]`). For one chip: megabytes an image that pass between it and its memory
+(`programs.memory_bytes`), and for TPUs the compiler's own counts of bytes accessed, on the chip too, and of FLOPs;
+memory; and the collectives of a step with their bytes. A GPU's convolutions are those that cuDNN would take without
+trying any, so that no time can be read off. `--flax` names the models.py of the Flax ImageNet example, of which
+ResNet-50 is then compiled in the same step. `--fused` names widths of stages whose bottlenecks end in the kernels of
+`fused.py`. The record is written after each program, and rows that it has are not compiled again.
 """
 
 import argparse
 import functools
 import importlib.metadata
 import json
-import math
+import os
 import pathlib
-import re
 import sys
 import time
 from datetime import UTC, datetime
+
+# Neither a TPU nor a GPU is looked for: what is compiled for is told.
+os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu"}
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +35,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import flax_peer  # noqa: E402
+from benchmarks import flax_peer, programs  # noqa: E402
 from benchmarks.fused import FusedBottleneckBlock  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
 from resnet_jax.data.augment import Augment  # noqa: E402
@@ -43,8 +46,31 @@ from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
 from resnet_jax.training.state import TrainState  # noqa: E402
 from resnet_jax.training.steps import train_step  # noqa: E402
 
-ITEM_BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "u8": 1, "s8": 1, "pred": 1}
-COLLECTIVE = re.compile(r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
+# Of Hopper's data sheets, as XLA's compiler asks for them: memory in bytes, its bandwidth in bytes a second.
+HOPPER = """
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  device_memory_size: {memory} memory_bandwidth: {bandwidth} l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  cuda_compute_capability {{ major: 9 feature_extension: ACCELERATED_FEATURES }}
+}}
+platform_name: "CUDA" device_description_str: "{name}" dnn_version_info {{ major: 9 minor: 10 }}
+"""
+GPUS = {
+    "h100": HOPPER.format(name="NVIDIA H100 80GB HBM3", memory=80 * 2**30, bandwidth=3_350_000_000_000),
+    "h200": HOPPER.format(name="NVIDIA H200", memory=141 * 2**30, bandwidth=4_800_000_000_000),
+}
+
+
+def chips(topology: str) -> np.ndarray:
+    """Return the devices of a topology of TPUs, such as "v5e:16x16", or the one of `GPUS`."""
+    if topology in GPUS:
+        described = get_topology_desc(topology, platform="cuda", target_config=GPUS[topology], topology="1x1x1")
+    else:
+        described = get_topology_desc(topology, platform="tpu")
+    return np.asarray(described.devices)
 
 
 def compile_step(model, devices: Devices, batch: int, size: int):
@@ -79,27 +105,13 @@ def compile_step(model, devices: Devices, batch: int, size: int):
 
 def measure(compiled, batch: int) -> dict:
     """Return the counts of one chip."""
-    costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    return {
-        "megabytes_an_image": costs["bytes accessed"] / batch / 1e6,
-        "gigaflops_an_image": costs["flops"] / batch / 1e9,
-        "memory_gib": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30,
-        "collectives": collectives(compiled),
-    }
-
-
-def collectives(compiled) -> dict[str, dict[str, float]]:
-    """Return how many collectives of each kind a step has, and the megabytes of the arrays that one device gives."""
-    found = {}
-    for shapes, kind in COLLECTIVE.findall(compiled.as_text()):
-        sent = sum(
-            ITEM_BYTES[item] * math.prod(int(n) for n in dims.split(",") if n)
-            for item, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)
-            if item in ITEM_BYTES
-        )
-        count, before = found.get(kind, (0, 0))
-        found[kind] = (count + 1, before + sent)
-    return {kind: {"count": count, "megabytes": sent / 1e6} for kind, (count, sent) in sorted(found.items())}
+    text, memory, costs = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
+    counts = {"memory_megabytes_an_image": sum(programs.memory_bytes(text).values()) / batch / 1e6}
+    if costs:
+        counts["megabytes_accessed_an_image"] = costs["bytes accessed"] / batch / 1e6
+        counts["gigaflops_an_image"] = costs["flops"] / batch / 1e9
+    held = (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30
+    return counts | {"memory_gib": held, "collectives": programs.collectives(text)}
 
 
 def main() -> None:
@@ -121,35 +133,42 @@ def main() -> None:
     models = {name: create_model(name, dtype=jnp.bfloat16) for name in values.networks.split(",") if name}
     if values.flax:
         models["flax example: resnet50"] = flax_peer.network(values.flax, "resnet50", jnp.bfloat16)
-    about = {
-        "jax": jax.__version__,
-        "libtpu": importlib.metadata.version("libtpu"),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-    }
-    record = {**about, "batch": values.batch, "image": values.size, "rows": []}
+    record = {"batch": values.batch, "image": values.size, "rows": []}
     if values.out and values.out.exists():
         record["rows"] = json.loads(values.out.read_text())["rows"]
     keys = ("network", "topology", "chips", "lowering", "fused")
     done = [{key: row[key] for key in keys} for row in record["rows"]]
     for topology in values.topologies.split(","):
-        chips = np.asarray(get_topology_desc(topology, platform="tpu").devices)[: values.chips]
-        devices = Devices(Mesh(chips.reshape(-1, 1), AXES), None)
+        taken = chips(topology)[: values.chips]
+        devices = Devices(Mesh(taken.reshape(-1, 1), AXES), None)
         for name, model in models.items():
-            row = dict(zip(keys, (name, topology, chips.size, values.lowering, values.fused), strict=True))
+            row = dict(zip(keys, (name, topology, taken.size, values.lowering, values.fused), strict=True))
             if row in done:
                 continue
             with lowerings.use(values.lowering):
                 compiled, seconds = compile_step(model, devices, values.batch, values.size)
-            row |= measure(compiled, values.batch) | {"compile_seconds": seconds}
+            row |= measure(compiled, values.batch) | {"compile_seconds": seconds} | about(topology)
             record["rows"].append(row)
             print(
-                f"{name:24} {topology:10} {row['megabytes_an_image']:7.1f} MB  {row['gigaflops_an_image']:6.1f} GFLOP  "
+                f"{name:24} {topology:10} {row['memory_megabytes_an_image']:7.1f} MB an image from and to memory  "
+                f"({row.get('megabytes_accessed_an_image', float('nan')):.1f} MB accessed, "
+                f"{row.get('gigaflops_an_image', float('nan')):.1f} GFLOP)  "
                 f"{row['memory_gib']:5.2f} GiB  {row['collectives']}  compiled in {seconds:.0f} s",
                 flush=True,
             )
             if values.out:
                 values.out.parent.mkdir(parents=True, exist_ok=True)
                 values.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def about(topology: str) -> dict[str, str]:
+    """Return the versions that made a row, and the date."""
+    compiler = "jax-cuda13-plugin" if topology in GPUS else "libtpu"
+    return {
+        "jax": jax.__version__,
+        compiler: importlib.metadata.version(compiler),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
 
 
 if __name__ == "__main__":
