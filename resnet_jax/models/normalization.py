@@ -49,11 +49,11 @@ def normalize(
     """Return maps normalized by their own mean and variance, and these two, which carry no gradient.
 
     y = (x - mean) / sqrt(var + epsilon) * scale + bias (Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1), then
-    ReLU if `activate`. The variance is over N, the values of a channel on all devices along the mesh `axes`.
+    ReLU if `activate`, then a max-pooling if `pooling` is one. The variance is over N, the values of a channel on all
+    devices along the mesh `axes`.
 
-    With `pooling` the x of each window is its largest one, while mean and variance are those of all. Where no scale is
-    negative y rises with x, and this is a max-pooling of y, the same to the bit, for which the large maps need not be
-    normalized.
+    The pooling is done before the rest, so that the large maps need not be normalized: y rises with x, or where the
+    scale is negative with -x, and so its largest value in a window is that of the largest one, to the bit.
     """
     return _normalize(x, scale, bias, epsilon, activate, pooling, axes)[0]
 
@@ -61,22 +61,24 @@ def normalize(
 # Programs of their own, so that equal ones of a network are traced and lowered once.
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _normalize(x, scale, bias, epsilon, activate, pooling, axes):
-    over, wide = tuple(range(x.ndim - 1)), x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    rising, sign = _rising(x, scale, pooling)
+    over, wide = tuple(range(x.ndim - 1)), rising.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean, square = jnp.mean(wide, over), jnp.mean(wide * wide, over)
     if axes is not None:
         mean, square = lax.pmean(jnp.stack([mean, square]), axes)
     var = jnp.maximum(square - mean * mean, 0)
     inverse = lax.rsqrt(var + epsilon)
-    seen = x if pooling is None else max_pool(x, *pooling)
-    y = affine(seen, mean, scale * inverse, bias, activate)
-    return (y, mean, var), (x, seen, mean, inverse, scale, bias)
+    seen = rising if pooling is None else max_pool(rising, *pooling)
+    y = affine(seen, mean, scale * sign * inverse, bias, activate)
+    return (y, mean * sign, var), (x, seen, mean, inverse, scale, bias)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _gradients(epsilon, activate, pooling, axes, kept, cotangents):
     x, seen, mean, inverse, scale, bias = kept
     dy, over, kind = cotangents[0], tuple(range(x.ndim - 1)), mean.dtype
-    factor = scale * inverse
+    sign = _rising(x, scale, pooling)[1]
+    factor = scale * sign * inverse
     anew = _anew if activate else lambda *arrays: arrays
 
     def inside(seen, dy, factor, limit):
@@ -92,14 +94,13 @@ def _gradients(epsilon, activate, pooling, axes, kept, cotangents):
         share = lax.pmean(share, axes)
 
     # Once more, and not kept: reading two maps again is less than writing one and reading that.
-    x_, share, *rest = anew(x, share, *rest)
-    if pooling is None:
-        dx = inside(x_, *rest) * factor
-    else:
-        direct = (inside(seen, *rest) * factor).astype(x.dtype)
-        dx = jax.vjp(lambda x: max_pool(x, *pooling), x_)[1](direct)[0].astype(kind)
-    dx -= factor * (share[0] + (x_.astype(kind) - mean) * inverse * share[1])
-    return dx.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(bias.dtype)
+    x_, seen_, share, *rest = anew(x, None if pooling is None else seen, share, *rest)
+    rising, _ = _rising(x_, scale, pooling)
+    dx = inside(rising if pooling is None else seen_, *rest) * factor
+    if pooling is not None:
+        dx = jax.vjp(lambda x: max_pool(x, *pooling), rising)[1](dx.astype(x.dtype))[0].astype(kind)
+    dx -= factor * (share[0] + (rising.astype(kind) - mean) * inverse * share[1])
+    return (dx * sign).astype(x.dtype), (to_scale * sign).astype(scale.dtype), to_bias.astype(bias.dtype)
 
 
 normalize.defvjp(_normalize, _gradients)
@@ -109,6 +110,14 @@ def affine(x: Maps, mean: Channels, factor: Channels, bias: Channels, activate: 
     """Return (x - mean) * factor + bias, and ReLU of it if asked, in the type of `x`; the arithmetic is float32."""
     y = (x.astype(mean.dtype) - mean) * factor + bias
     return (nn.relu(y) if activate else y).astype(x.dtype)
+
+
+def _rising(x, scale, pooling):
+    """Return what the result rises with, x or -x by channel, and the sign of each; without a pooling, simply x."""
+    if pooling is None:
+        return x, 1.0
+    sign = jnp.where(scale < 0, -1.0, 1.0)
+    return x * sign.astype(x.dtype), sign
 
 
 @jax.jit
@@ -153,20 +162,15 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         scale = jnp.asarray(self.param("scale", self.scale_init, channels, jnp.float32))
         bias = jnp.asarray(self.param("bias", nn.initializers.zeros, channels, jnp.float32))
-        sign = 1.0
-        if pooling is not None:  # of -x and -scale where the scale is negative: the result is the same
-            sign = jnp.where(scale < 0, -1.0, 1.0)
-            x, scale = x * sign.astype(x.dtype), scale * sign
         if use_running_average:
-            seen = x if pooling is None else max_pool(x, *pooling)
-            factor = scale * lax.rsqrt(var.value + self.epsilon)
-            return affine(seen, jnp.asarray(mean.value * sign), factor, bias, activate)
+            y = affine(x, jnp.asarray(mean.value), scale * lax.rsqrt(var.value + self.epsilon), bias, activate)
+            return y if pooling is None else max_pool(y, *pooling)
         axes = None if self.is_initializing() else self.axis_name
         y, batch_mean, batch_var = normalize(x, scale, bias, self.epsilon, activate, pooling, axes)
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             count = x.size // x.shape[-1] * (1 if axes is None else lax.psum(1, axes))
             over = count / max(count - 1, 1) if self.unbiased else 1.0
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * sign * batch_mean
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * over * batch_var
         return y
 
