@@ -37,7 +37,8 @@ def initialize(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, in
     others = [equation for equation in program.eqns if equation not in draws]
     program = program.replace(invars=[*program.invars, *drawn], eqns=others)
     numbers = [normal(each, made.aval.shape) for each, made in zip(keys, drawn, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(shapes), run(program, *numbers))
+    # What is left are constants and factors: compiled as one they take less than one after the other, and are kept.
+    return jax.tree.unflatten(jax.tree.structure(shapes), jax.jit(lambda *given: run(program, *given))(*numbers))
 
 
 def without_idle_equations(program: Any) -> Any:
