@@ -65,4 +65,5 @@ def create_state(
         variables = initialize(model, key, image_shape)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     average = jax.tree.map(jnp.copy, Average(params, batch_stats)) if keep_average else None
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average, guard)
+    opt_state = jax.jit(optimizer.init)(params)  # one program, where each array would be one
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, average, guard)
