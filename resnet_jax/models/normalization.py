@@ -108,8 +108,8 @@ normalize.defvjp(_normalize, _gradients)
 
 def affine(x: Maps, mean: Channels, factor: Channels, bias: Channels, activate: bool) -> Maps:
     """Return (x - mean) * factor + bias, and ReLU of it if asked, in the type of `x`; the arithmetic is float32."""
-    y = (x.astype(mean.dtype) - mean) * factor + bias
-    return (nn.relu(y) if activate else y).astype(x.dtype)
+    y = ((x.astype(mean.dtype) - mean) * factor + bias).astype(x.dtype)
+    return nn.relu(y) if activate else y
 
 
 def _rising(x, scale, pooling):
