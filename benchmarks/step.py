@@ -9,10 +9,10 @@ A network is NAME:BATCH:SIZE; the same name with other batches makes a sweep. Co
 it; the name of a lowering, the same with all convolutions by that one, such as "xla"; "flax", the ResNet of the Flax
 example, if its models.py is named, for ResNet-18 and 50; "torch" by the Python of an environment that has torch,
 torchvision and timm (channels-last; `--compile` compiles it). Each takes `--steps` steps a turn. The table gives images
-a second and ratios to torch, from medians, seconds to the first step (torch's compiler is at work meanwhile), what the
-compiler says that a program holds and moves (on CPU without what oneDNN does), the memory peak where the device tells
-it, and shares of the peaks if they are given: two FLOPs for each multiply-add of the network, and three times as many
-in training. `--kernels` adds the kernels of a GPU on which a step of ours spends most of its time. The record is
+a second and ratios to torch, from medians, seconds to the first step (torch's compiler is at work meanwhile), the bytes
+that a program holds and those that pass through memory (`programs.memory_bytes`), the memory peak where the device
+tells it, and shares of the peaks if they are given: two FLOPs for each multiply-add of the network, and three times as
+many in training. `--kernels` adds the kernels of a GPU on which a step of ours spends most of its time. The record is
 written after each network.
 """
 
@@ -32,7 +32,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import flax_peer  # noqa: E402
+from benchmarks import flax_peer, programs  # noqa: E402
 from benchmarks.measuring import in_turn, write  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
 from resnet_jax.models import lowerings  # noqa: E402
@@ -152,14 +152,15 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
     }
     if "torch" in seconds:
         row["ratio_to_torch"] = {contestant: seconds["torch"] / each for contestant, each in seconds.items()}
-    counted, held = contestants["ours"].program.cost_analysis() or {}, contestants["ours"].program.memory_analysis()
-    row["bytes_accessed_an_image"] = counted.get("bytes accessed", 0) / batch
+    program = contestants["ours"].program
+    moved, held = sum(programs.memory_bytes(program.as_text()).values()), program.memory_analysis()
+    row["memory_bytes_an_image"] = moved / batch
     row["program_memory_bytes"] = held.temp_size_in_bytes + held.argument_size_in_bytes
     if values.peak_tflops:
         work = 2 * costs(model, (size, size, 3)).macs * (3 if train else 1)
         row["share_of_peak_flops"] = work * batch / seconds["ours"] / values.peak_tflops / 1e12
     if values.peak_gbytes:
-        row["share_of_peak_bandwidth"] = counted.get("bytes accessed", 0) / seconds["ours"] / values.peak_gbytes / 1e9
+        row["share_of_peak_bandwidth"] = moved / seconds["ours"] / values.peak_gbytes / 1e9
     if values.kernels:
         row["kernels"] = kernels(contestants["ours"], values.steps, values.kernels)
     return row

@@ -15,7 +15,8 @@ median of 50 runs), and 94.01 % in 3.83 s on an A100 (airbench94). What is their
 layers, scaled logits, rates of their own for biases, and Muon. The data lie on the device, and on a GPU or TPU an epoch
 is one program. The network is evaluated, and kept, at the end only.
 
-Here, accuracy, time and hardware: not measured yet.
+Here: 94.19 % after 16.5 s of training and evaluation on one H200, one seed, in a process that found its programs
+compiled (JAX 0.11.2, 2026-11-27; `results/cifar10_fast`).
 """
 
 from configs import recipes
