@@ -6,14 +6,14 @@
         [--kernels=20]
 
 A network is NAME:BATCH:SIZE; the same name with other batches makes a sweep. Contestants: "ours", as `main.py` runs
-it; the name of a lowering, the same with all convolutions by that one, such as "xla"; "flax", the ResNet of the Flax
-example, if its models.py is named, for ResNet-18 and 50; "torch" by the Python of an environment that has torch,
-torchvision and timm (channels-last; `--compile` compiles it). Each takes `--steps` steps a turn. The table gives images
-a second and ratios to torch, from medians, seconds to the first step (torch's compiler is at work meanwhile), the bytes
-that a program holds and those that pass through memory (`programs.memory_bytes`), the memory peak where the device
-tells it, and shares of the peaks if they are given: two FLOPs for each multiply-add of the network, and three times as
-many in training. `--kernels` adds the kernels of a GPU on which a step of ours spends most of its time. The record is
-written after each network.
+it; the name of a lowering, the same with all convolutions by that one, such as "xla" (but not convolutions in groups on
+a CPU, whose gradients take XLA tens of seconds); "flax", the ResNet of the Flax example, if its models.py is named;
+"torch" by the Python of an environment that has torch, torchvision and timm (channels-last; `--compile` compiles it).
+Each takes `--steps` steps a turn. The table gives images a second and ratios to torch, from medians, seconds to the
+first step (torch's compiler is at work meanwhile), the bytes that a program holds and those that pass through memory
+(`programs.memory_bytes`), the memory peak where the device tells it, and shares of the peaks if they are given: two
+FLOPs for each multiply-add of the network, and three times as many in training. `--kernels` adds the kernels of a GPU
+on which a step of ours spends most of its time. The record is written after each network.
 """
 
 import argparse
@@ -128,8 +128,9 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
         torch = Torch(values.peer_python, name, batch, size, train, values.dtype, values.compile, values.steps)
     contestants = {"ours": make(model, "auto")}
     memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    grouped_on_cpu = getattr(model, "cardinality", 1) > 1 and jax.default_backend() == "cpu"
     for lowering in values.contestants.split(","):
-        if lowering not in ("", "ours"):
+        if lowering not in ("", "ours") and not (lowering == "xla" and grouped_on_cpu):
             contestants[lowering] = make(model, lowering)
     if values.flax and name in flax_peer.NETWORKS:
         contestants["flax"] = make(flax_peer.network(values.flax, name, dtype), "xla")

@@ -20,7 +20,9 @@ DIRECTIONS = {"forward": "forward", "input_gradient": "input gradient", "kernel_
 
 
 def table(header: list[str], rows: list[list[str]], text_columns: int = 1) -> str:
-    """Return a Markdown table whose first columns are text and whose others are numbers."""
+    """Return a Markdown table whose first columns are text and whose others are numbers; empty columns are left out."""
+    columns = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    header, *rows = ([row[column] for column in columns] for row in (header, *rows))
     rules = ["---"] * text_columns + ["---:"] * (len(header) - text_columns)
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rules, *rows))
 
@@ -35,17 +37,23 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def steps(record: dict) -> str:
-    """Images a second of each contestant, and ours to torch's."""
+    """Images a second of each contestant, ours to torch's, and ours in shares of the machine's peaks."""
     found = dict.fromkeys(name for row in record["rows"] for name in row["images_per_second"])
     compiled = " (compiled)" if record["compiled_torch"] else ""
+    measured = {  # of a field of the row
+        "ours to torch": ("ratio_to_torch", lambda ratios: number(ratios["ours"])),
+        "of peak FLOPs": ("share_of_peak_flops", "{:.0%}".format),
+        "MB an image": ("memory_bytes_an_image", lambda moved: number(moved / 1e6)),
+        "of peak bandwidth": ("share_of_peak_bandwidth", "{:.0%}".format),
+        "GB held": ("program_memory_bytes", lambda held: number(held / 1e9)),
+    }
     rows = []
     for row in record["rows"]:
-        speeds = row["images_per_second"]
-        ratio = row.get("ratio_to_torch", {}).get("ours")
-        named = f"{row['network']}, {row['image']} px"
-        rows.append([named, str(row["batch"]), *(number(speeds.get(name)) for name in found), number(ratio)])
+        speeds = (number(row["images_per_second"].get(name)) for name in found)
+        shown = (form(row[field]) if field in row else "" for field, form in measured.values())
+        rows.append([f"{row['network']}, {row['image']} px", str(row["batch"]), *speeds, *shown])
     titles = [NAMES.get(name, name) + (compiled if name == "torch" else "") for name in found]
-    return table(["network", "batch", *titles, "ours to torch"], rows)
+    return table(["network", "batch", *titles, *measured], rows)
 
 
 def convolutions(record: dict) -> str:
