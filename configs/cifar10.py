@@ -17,7 +17,8 @@ are missing. Expected, published top-1 errors:
     resnext29_8x64d    3.65 %  Xie et al. 2017 (arXiv:1611.05431), table 7, the mean of 10 runs; others got 3.68 to 3.90
     resnext29_16x64d   3.58 %  with the authors' code (facebookresearch/ResNeXt issue 9)
 
-Here, accuracy, time and hardware: not measured yet.
+Here: resnet20 8.33 % and resnet32 7.54 %, one seed each, in bfloat16; ResNet-20 in four minutes of an H200 that four
+runs shared (JAX 0.11.2, 2026-11-27; `results/studies_cifar10`). The others: not measured yet.
 
 Differs: networks of 110 layers and more, and all of the second paper, start at rate 0.01. The papers keep it for about
 400 steps (the first one until the training error is below 80 %) and then go to 0.1; here it rises to 0.1 over these.

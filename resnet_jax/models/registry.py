@@ -3,7 +3,7 @@
 import dataclasses
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -226,6 +226,30 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
                 f"{', '.join(sorted(known))}."
             )
     return network(**fields | overrides)
+
+
+def named(name: str, fields: Mapping[str, Any]) -> str:
+    """Return a network's name and those of the fields that are not its own anyway, as "resnet34 shortcut=C".
+
+    Names that are of no network have no fields of their own, and values may be given as text.
+    """
+    try:
+        found = find(name)
+    except ConfigError:
+        found = None
+    own = {}
+    if found is not None:
+        network, given = found
+        own = {field.name: field.default for field in dataclasses.fields(network)} | given
+    other = [f"{field}={value}" for field, value in sorted(fields.items()) if not _same(value, own.get(field))]
+    return " ".join([name, *other])
+
+
+def _same(value: Any, other: Any) -> bool:
+    try:
+        return float(value) == float(other)
+    except (TypeError, ValueError):
+        return str(value) == str(other)
 
 
 def image_shape(name: str) -> tuple[int, int, int]:

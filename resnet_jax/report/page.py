@@ -196,7 +196,8 @@ def _difference(errors: list[float], result: Published | None) -> tuple[str, str
 
 
 def _ours(result: Published, runs: Sequence[Run]) -> tuple[str, ...]:
-    same = [run for run in runs if run.dataset == result.dataset and run.network == result.key and run.state == "done"]
+    found = result.dataset, result.network
+    same = [run for run in runs if (run.dataset, run.network) == found and run.state == "done"]
     if not same:
         return "", "", "", ""
     accuracies = [100 - run.test_error for run in same]

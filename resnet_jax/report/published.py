@@ -4,6 +4,8 @@ import csv
 import importlib.resources
 from typing import NamedTuple
 
+from resnet_jax.models.registry import named
+
 
 class Published(NamedTuple):
     """One published result.
@@ -30,6 +32,11 @@ class Published(NamedTuple):
     def key(self) -> str:
         """Name and variant, as sweeps name it."""
         return f"{self.name} {self.variant}".rstrip()
+
+    @property
+    def network(self) -> str:
+        """Name and variant, as a run of the same network has them."""
+        return named(self.name, dict(field.split("=") for field in self.variant.split()))
 
 
 def read_published() -> list[Published]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from resnet_jax.config import MAY_CHANGE
 from resnet_jax.errors import UserError
+from resnet_jax.models.registry import named
 from resnet_jax.run_directory import covered, flattened, read_json, read_metrics
 from resnet_jax.sweep import LABEL, SWEEP_FILE
 
@@ -38,9 +39,8 @@ class Run:
 
     @property
     def network(self) -> str:
-        """The name of its network, with the fields that were overridden."""
-        model = self.config["model"]
-        return " ".join([model["name"], *(f"{name}={value}" for name, value in sorted(model["overrides"].items()))])
+        """The name of its network, with the fields in which it differs."""
+        return named(self.config["model"]["name"], self.config["model"]["overrides"])
 
     @property
     def dataset(self) -> str:

@@ -148,6 +148,9 @@ def _numeric_axis(axes: Axes, xs: list[float]) -> None:
     if len(xs) > 2 and xs[0] > 0 and xs[-1] / xs[0] >= 4:
         axes.set_xscale("log")
         axes.minorticks_off()
+    else:
+        beside = 0.05 * (xs[-1] - xs[0]) or 1
+        axes.set_xlim(xs[0] - beside, xs[-1] + beside)  # of all variants, those without runs too
     axes.set_xticks(xs, [f"{x:g}" for x in xs])
 
 
@@ -155,4 +158,4 @@ def _dress(axes: Axes, x: str, y: str) -> None:
     dress(axes, x, y)
     if axes.get_yscale() == "linear":
         axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])

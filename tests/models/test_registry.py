@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from resnet_jax import create_model, list_models
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.registry import NETWORKS
+from resnet_jax.models.registry import NETWORKS, named
 from resnet_jax.models.resnet import ResNet, check
 from resnet_jax.weights import torch_arrays
 
@@ -250,3 +250,20 @@ def test_fields_that_make_no_network_are_refused(name, overrides, said):
     model = create_model(name, **overrides)
     with pytest.raises(ConfigError, match=said):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+
+
+@pytest.mark.parametrize(
+    "name, fields, said",
+    [
+        ("cifar_resnet20", {"shortcut": "A"}, "cifar_resnet20"),
+        ("cifar_resnet20", {"shortcut": "none"}, "cifar_resnet20 shortcut=none"),
+        ("resnet50", {"se_reduction": "0", "zero_init_last": False}, "resnet50"),
+        ("resnet50", {"zero_init_last": True, "se_reduction": 16}, "resnet50 se_reduction=16 zero_init_last=True"),
+        ("cifar_resnet110", {"stochastic_depth": 0}, "cifar_resnet110"),
+        ("resnext50_32x4d", {"cardinality": 32}, "resnext50_32x4d"),
+        ("cifar_resnet21", {"shortcut": "A"}, "cifar_resnet21 shortcut=A"),
+        ("none of ours", {"shortcut": "A"}, "none of ours shortcut=A"),
+    ],
+)
+def test_a_network_is_named_with_the_fields_in_which_it_differs(name, fields, said):
+    assert named(name, fields) == said

@@ -119,12 +119,13 @@ def test_the_page_needs_nothing_beside_it(sweep, tmp_path, capsys):
 def test_the_imagenet_table_has_a_row_for_each_published_result_and_ours_beside_it(tmp_path, capsys):
     write_run(tmp_path / "r", 0.76, source="tfds:imagenet2012")
     config = json.loads((tmp_path / "r" / "config.json").read_text())
-    config["model"] |= {"name": "resnet50", "overrides": {}}
+    config["model"] |= {"name": "resnet50", "overrides": {"zero_init_last": False}}  # as it is anyway
     (tmp_path / "r" / "config.json").write_text(json.dumps(config))
     assert main(["report", str(tmp_path)]) == 0
     rows = tables(capsys.readouterr().out)
     assert rows["resnet50"] == ["76.13", "", "90", "torchvision 0.28 IMAGENET1K_V1", "76.00", "1", "10", "-0.13"]
-    assert rows["resnet101"][4:] == ["", "", "", ""]
+    assert rows["resnet50 zero_init_last=False"][4:] == ["76.00", "1", "10", "-0.16"]
+    assert rows["resnet101"][4:] == rows["resnet50 zero_init_last=True"][4:] == ["", "", "", ""]
     assert {row.key for row in read_published() if row.dataset == "imagenet"} <= set(rows)
 
 
