@@ -17,6 +17,7 @@ from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import ConfigError, nearest
 from resnet_jax.models.initialization import initialize
 from resnet_jax.run_directory import read_json
+from resnet_jax.sweep import SWEEP_FILE
 from resnet_jax.weights import load_weights
 from resnet_jax.weights.presets import Preset, named, of_weights, presets
 
@@ -125,7 +126,7 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
     )
     _check(run, model, variables, pixels, augment, dataset, labels)
     return Subject(
-        name=Path(run).name if Path(run).exists() else run,
+        name=called(run),
         network=network,
         model=model,
         variables=jax.tree.map(jnp.asarray, variables),
@@ -137,6 +138,16 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
         classes=dataset.classes,
         seed=training.get("seed", 0),
     )
+
+
+def called(run: str) -> str:
+    """Return the short name of a run or of weights: of a sweep's run "VARIANT/seedN", else the last one of its path."""
+    path = Path(run)
+    if not path.exists():
+        return run
+    path = path.resolve()
+    of_sweep = (path.parents[1] / SWEEP_FILE).exists() if len(path.parents) > 1 else False
+    return "/".join(path.parts[-2:] if of_sweep else path.parts[-1:])
 
 
 def run_folder(run: str) -> Path | None:

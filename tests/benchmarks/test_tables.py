@@ -37,7 +37,15 @@ def test_what_is_not_there_is_said(marker, said, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "value, shown",
-    [(None, ""), (7243.4, "7,243"), (26.24, "26.2"), (0.8437, "0.84"), (3.456, "3.46"), (99.96, "100.0"), (726.1, "726")],
+    [
+        (None, ""),
+        (7243.4, "7,243"),
+        (26.24, "26.2"),
+        (0.8437, "0.84"),
+        (3.456, "3.46"),
+        (99.96, "100.0"),
+        (726.1, "726"),
+    ],
 )
 def test_numbers_have_three_digits(value, shown):
     assert tables.number(value) == shown

@@ -9,6 +9,7 @@ from resnet_jax import save_weights
 from resnet_jax.__main__ import main
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.commands import analyze
+from resnet_jax.commands.subjects import called
 from resnet_jax.config import to_dict
 from resnet_jax.report.analysis import draw_analysis
 from resnet_jax.wiring import build
@@ -137,6 +138,14 @@ def test_ctrl_c_leaves_no_file(beginning, tmp_path, monkeypatch, capsys):
 def test_networks_of_one_name_are_numbered():
     networks = analyze.distinct([{"name": "a"}, {"name": "b"}, {"name": "a"}])
     assert [network["name"] for network in networks] == ["a (1)", "b", "a (3)"]
+
+
+def test_a_run_is_called_by_its_folder_and_in_a_sweep_by_its_variant_too(tmp_path):
+    (tmp_path / "depth" / "plain-20" / "seed0").mkdir(parents=True)
+    assert called(str(tmp_path / "depth" / "plain-20" / "seed0")) == "seed0"
+    (tmp_path / "depth" / "sweep.json").write_text("{}")
+    assert called(str(tmp_path / "depth" / "plain-20" / "seed0")) == "plain-20/seed0"
+    assert called("resnet50.tv_in1k") == "resnet50.tv_in1k" and called("/") == "/"
 
 
 def test_numbers_are_written_as_json_can_hold_them():
