@@ -166,6 +166,12 @@ class Block(nn.Module):
         """Return the sum; a method, so that a study can intercept it (`resnet_jax.analysis.watching`)."""
         return branch + shortcut
 
+    def normalized(self, conv: Conv, bn: BatchNorm, x: Maps, train: bool, activate: bool = False) -> OutMaps:
+        """Return bn(conv(x)), by one program where that may be told from less than all of conv(x) (`project`)."""
+        if train and conv.widens(x.shape[-1]) and not self.is_initializing():
+            return bn(x, False, activate=activate, kernel=conv.get_variable("params", "kernel"))
+        return bn(conv(x), not train, activate=activate)
+
     @property
     def activated_first(self) -> bool:
         """Whether an activation is before each convolution, and none after the sum."""
@@ -185,17 +191,15 @@ class Block(nn.Module):
             last = i == len(branch)
             zero = last and self.zero_init_last
             bn = self.norm(name=f"bn{i}", scale_init=nn.initializers.zeros if zero else nn.initializers.ones)
-            bn = functools.partial(bn, use_running_average=not train)
             if self.activated_first:
-                y = bn(y, activate=True) if order == "preactivation" else relu(y)
+                y = bn(y, not train, activate=True) if order == "preactivation" else relu(y)
                 if i == 1 and projects:
                     shortcut = y
+                y = conv(y) if order == "preactivation" else self.normalized(conv, bn, y, train)
+            elif last and order == "bn_after_addition":
                 y = conv(y)
-                y = y if order == "preactivation" else bn(y)
             else:
-                y = conv(y)
-                if not (last and order == "bn_after_addition"):
-                    y = bn(y, activate=not last or order == "relu_before_addition")
+                y = self.normalized(conv, bn, y, train, activate=not last or order == "relu_before_addition")
 
         if self.se_reduction:
             y = SqueezeExcite(self.se_reduction, self.dtype, name="se")(y)
@@ -206,9 +210,11 @@ class Block(nn.Module):
             if self.avg_down:
                 name, stride = "averaged_shortcut", 1
                 shortcut = smooth(shortcut) if dilates else average(shortcut, self.stride)
-            shortcut = self.conv(out_channels, 1, stride, name=f"{name}_conv")(shortcut)
+            conv = self.conv(out_channels, 1, stride, name=f"{name}_conv")
             if self.projection_norm and order != "preactivation":
-                shortcut = self.norm(name=f"{name}_bn")(shortcut, use_running_average=not train)
+                shortcut = self.normalized(conv, self.norm(name=f"{name}_bn"), shortcut, train)
+            else:
+                shortcut = conv(shortcut)
         elif changes and self.shortcut != "none":
             shortcut = pad_channels(shortcut, out_channels, self.stride, both_sides=self.shortcut == "A_both")
         if self.shortcut_gate:
@@ -216,7 +222,7 @@ class Block(nn.Module):
         if self.shortcut != "none":
             y = self.join(y, shortcut)
         if order == "bn_after_addition":
-            y = bn(y, activate=True)
+            y = bn(y, not train, activate=True)
         return relu(y) if order == "original" else y
 
     def gated(self, x: Maps, y: OutMaps, shortcut: OutMaps, train: bool) -> tuple[OutMaps, OutMaps]:

@@ -38,6 +38,11 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Callable = kaiming_fan_out
 
+    def widens(self, channels: int) -> bool:
+        """Whether it does nothing but to multiply each pixel's `channels` values and give twice as many or more."""
+        alone = self.kernel_size == self.stride == self.groups == 1 and not self.bias
+        return alone and self.channels >= 2 * channels
+
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch out_height out_width channels"]:
         """Return feature maps of `ceil(size / stride)` pixels a side."""

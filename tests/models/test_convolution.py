@@ -80,3 +80,12 @@ def test_computes_in_the_given_type_from_a_float32_kernel():
     assert kernel.dtype == jnp.float32
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.astype(jnp.float32), convolve(x, kernel), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "fields, channels, widens",
+    [({}, 16, True), ({}, 32, True), ({}, 33, False), (dict(stride=2), 16, False), (dict(bias=True), 16, False)],
+)
+def test_a_1x1_alone_that_doubles_the_channels_widens(fields, channels, widens):
+    assert Conv(64, 1, **fields).widens(channels) is widens
+    assert not Conv(64, 3).widens(channels)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.models import normalization
 from resnet_jax.models.normalization import BatchNorm, FrozenBatchNorm, normalize, relu
 from resnet_jax.models.pooling import Pooling
+from resnet_jax.models.resnet import ResNet
 
 POOLING = Pooling(3, 2, 1)
 EPSILON = 1e-3
@@ -175,3 +177,97 @@ def test_a_gpu_keeps_nothing_of_the_forward_pass_but_what_the_convolution_gave()
 
     assert "optimization_barrier" in text("cuda")
     assert "optimization_barrier" not in text("cpu") and "optimization_barrier" not in text("tpu")
+
+
+WAYS = (normalization.project, normalization.project_by_maps, normalization.project_by_covariance)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_projection_has_values_statistics_and_gradients_of_the_equation(way):
+    with jax.enable_x64(True):
+        x, *_ = case(4, 5, 6, 3)
+        _, scale, bias = case(1, 8)
+        kernel = jnp.asarray(np.random.default_rng(1).normal(size=(1, 1, 3, 8)))
+
+        def of(function):
+            def total(*arguments):
+                y = function(*arguments)[0]
+                return jnp.sum(weights(y) * y)
+
+            arguments = (x, kernel, scale, bias)
+            return function(*arguments), jax.grad(total, argnums=(0, 1, 2, 3))(*arguments)
+
+        found = of(lambda *arguments: way(*arguments, EPSILON, None))
+        expected = of(lambda x, kernel, *rest: by_the_equation(x @ kernel[0, 0], *rest, False, None))
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-11), found, expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_projection_shares_its_statistics_over_an_axis(way):
+    with jax.enable_x64(True):
+        x, *_ = case(6, 4, 4, 3)
+        _, scale, bias = case(1, 8)
+        kernel = jnp.asarray(np.random.default_rng(1).normal(size=(1, 1, 3, 8)))
+        share = weights(x @ kernel[0, 0])
+
+        def of_part(x, share):
+            """The gradients of one part's sum by everything, as one device of a step takes them."""
+
+            def total(*given):
+                return jnp.sum(share * way(*given, EPSILON, "parts")[0])
+
+            return jax.grad(total, argnums=(0, 1, 2, 3))(x, kernel, scale, bias), way(
+                x, kernel, scale, bias, EPSILON, "parts"
+            )
+
+        def whole(x, kernel, *rest):
+            return by_the_equation(x @ kernel[0, 0], *rest, False, None)
+
+        parts = (each.reshape(3, 2, 4, 4, -1) for each in (x, share))
+        (dx, *others), (y, *statistics) = jax.vmap(of_part, axis_name="parts")(*parts)
+        found = (dx.reshape(x.shape), *(each.sum(0) for each in others))
+        given = (x, kernel, scale, bias)
+        expected = jax.grad(lambda *given: jnp.sum(share * whole(*given)[0]), argnums=(0, 1, 2, 3))(*given)
+        values = (y.reshape(share.shape), *(each[1] for each in statistics))
+        check = functools.partial(np.testing.assert_allclose, atol=1e-11)
+        jax.tree.map(check, (found, values), (expected, whole(*given)))
+
+
+@pytest.mark.parametrize("order", ["original", "relu_before_addition", "relu_preactivation"])
+def test_a_network_of_bottlenecks_is_the_same_by_covariance(order, monkeypatch):
+    """Loss, gradients and running statistics; in float64, where the two ways agree to rounding."""
+    with jax.enable_x64(True):
+        fields = dict(stem="cifar", stem_width=8, num_classes=5, activation_order=order, dtype=jnp.float64)
+        model = ResNet((2, 1), (8, 16), "bottleneck", shortcut="C", **fields)
+        images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 3)))
+        variables = jax.tree.map(lambda x: x.astype(jnp.float64), model.init(jax.random.key(0), images))
+
+        def loss(params):
+            state = {"params": params, "batch_stats": variables["batch_stats"]}
+            logits, moved = model.apply(state, images, train=True, mutable=["batch_stats"])
+            return jnp.sum(weights(logits) * logits), moved
+
+        expected = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        called = []
+
+        def by_covariance(*arguments):
+            called.append(arguments[0].shape)
+            return normalization.project_by_covariance(*arguments)
+
+        monkeypatch.setattr(normalization, "project", by_covariance)
+        found = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        assert len(called) >= 3
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-8), found, expected)
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+
+
+def test_in_bfloat16_a_projection_by_covariance_is_near_that_of_the_maps():
+    x, *_ = case(8, 7, 7, 16, dtype=jnp.bfloat16)
+    scale, bias = jnp.linspace(0.5, 1.5, 64), jnp.zeros(64)
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(1, 1, 16, 64)) / 4, jnp.float32)
+    ways = (normalization.project_by_covariance, normalization.project_by_maps)
+    one, other = (way(x, kernel, scale, bias, EPSILON, None) for way in ways)
+    assert one[0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(one[0].astype(jnp.float32), other[0].astype(jnp.float32), atol=0.06)
+    np.testing.assert_allclose(one[1], other[1], rtol=0.01, atol=0.02)
+    np.testing.assert_allclose(one[2], other[2], rtol=0.02)
