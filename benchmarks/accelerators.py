@@ -1,6 +1,6 @@
 """Compile train steps for TPUs and GPUs that are not here, and read off what they move, compute, hold and send.
 
-    python benchmarks/accelerators.py --out=results/accelerators/step.json [--networks=resnet50,resnext50_32x4d]
+    python benchmarks/accelerators.py --out=results/accelerators/tpu.json [--networks=resnet50,resnext50_32x4d]
         [--topologies=v5e:2x2,v6e:16x16,h200] [--chips=N] [--batch=128] [--size=224] [--lowering=auto]
         [--flax=MODELS.PY]
 
