@@ -7,16 +7,18 @@
 
 A network is NAME:BATCH:SIZE; the same name with other batches makes a sweep. Contestants: "ours", as `main.py` runs
 it; the name of a lowering, the same with all convolutions by that one, such as "xla" (but not convolutions in groups on
-a CPU, whose gradients take XLA tens of seconds); "flax", the ResNet of the Flax example, if its models.py is named;
-"torch" by the Python of an environment that has torch, torchvision and timm (channels-last; `--compile` compiles it).
-Each takes `--steps` steps a turn. The table gives images a second and ratios to torch, from medians, seconds to the
-first step (torch's compiler is at work meanwhile), the bytes that a program holds and those that pass through memory
-(`programs.memory_bytes`), the memory peak where the device tells it, and shares of the peaks if they are given: two
-FLOPs for each multiply-add of the network, and three times as many in training. `--kernels` adds the kernels of a GPU
-on which a step of ours spends most of its time. The record is written after each network.
+a CPU, whose gradients take XLA tens of seconds); "covariance", BatchNorm's statistics told as on a TPU; "flax", the
+ResNet of the Flax example, if its models.py is named; "torch" by the Python of an environment that has torch,
+torchvision and timm (channels-last; `--compile` compiles it). Each takes `--steps` steps a turn. The table gives images
+a second and ratios to torch, from medians, seconds to the first step (torch's compiler is at work meanwhile), the bytes
+that a program holds and those that pass through memory (`programs.memory_bytes`), the memory peak where the device
+tells it, and shares of the peaks if they are given: two FLOPs for each multiply-add of the network, and three times as
+many in training. `--kernels` adds the kernels of a GPU on which a step of ours spends most of its time. The record is
+written after each network.
 """
 
 import argparse
+import contextlib
 import functools
 import pathlib
 import statistics
@@ -35,7 +37,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import flax_peer, programs  # noqa: E402
 from benchmarks.measuring import in_turn, write  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
-from resnet_jax.models import lowerings  # noqa: E402
+from resnet_jax.models import lowerings, normalization  # noqa: E402
 from resnet_jax.models.cost import costs  # noqa: E402
 from resnet_jax.models.initialization import initialize  # noqa: E402
 from resnet_jax.training.losses import cross_entropy  # noqa: E402
@@ -53,7 +55,8 @@ class Contestant:
         images = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
         labels = jnp.arange(batch) % 10
         begun = time.perf_counter()
-        with lowerings.use(lowering):
+        told = normalization.covariances() if lowering == "covariance" else contextlib.nullcontext()
+        with told, lowerings.use("auto" if lowering == "covariance" else lowering):
             if train:
                 self._train(model, images, labels)
             else:

@@ -15,7 +15,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/performance.md")
 MARKED = re.compile(r"(<!-- table: (\S+) (.+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-NAMES = {"ours": "ours", "xla": "with XLA's own convolutions", "flax": "Flax example", "torch": "torch"}
+NAMES = {"xla": "with XLA's own convolutions", "covariance": "with covariances", "flax": "Flax example"}
 DIRECTIONS = {"forward": "forward", "input_gradient": "input gradient", "kernel_gradient": "kernel gradient"}
 
 

@@ -5,8 +5,10 @@ BatchNorm and ReLU reads and writes seven maps for each, and this one five: what
 the convolution gave, wherever it is needed.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -111,14 +113,32 @@ def _gradients(epsilon, activate, pooling, axes, kept, cotangents):
 normalize.defvjp(_normalize, _gradients)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
 def project(
     x: InMaps, kernel: Projection, scale: Out, bias: Out, epsilon: float, axes: Axes
 ) -> tuple[ProjectedMaps, Out, Out]:
     """Return the maps of a 1x1 convolution normalized by their own mean and variance, and these two, as `normalize`."""
-    ways = (functools.partial(way, epsilon=epsilon, axes=axes) for way in (project_by_covariance, project_by_maps))
-    by_covariance, by_maps = ways
+    way = project_by_covariance if _by_covariance.get() else _project_by_platform
+    return way(x, kernel, scale, bias, epsilon, axes)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _project_by_platform(x, kernel, scale, bias, epsilon, axes):
+    by_covariance = functools.partial(project_by_covariance, epsilon=epsilon, axes=axes)
+    by_maps = functools.partial(project_by_maps, epsilon=epsilon, axes=axes)
     return lax.platform_dependent(x, kernel, scale, bias, tpu=by_covariance, default=by_maps)
+
+
+_by_covariance = contextvars.ContextVar("by_covariance", default=False)
+
+
+@contextlib.contextmanager
+def covariances() -> Iterator[None]:
+    """Let every projection that is traced inside be told by covariance, whatever the platform."""
+    before = _by_covariance.set(True)
+    try:
+        yield
+    finally:
+        _by_covariance.reset(before)
 
 
 def project_by_maps(x, kernel, scale, bias, epsilon, axes):
