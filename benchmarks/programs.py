@@ -4,22 +4,25 @@ import collections
 import math
 import re
 
-ITEM_BYTES = {"f64": 8, "f32": 4, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "s32": 4, "u32": 4, "u8": 1, "s8": 1}
-ITEM_BYTES |= {"pred": 1}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 # These name arrays and move none. What an asynchronous copy moves is counted where it starts.
 NAMES = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "copy-done", "slice-done")
 INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (.+?) ([a-z][\w-]*)\((.*)")
-ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
+ARRAY = re.compile(r"\b(pred|bf16|[a-z](\d+)\w*)\[([\d,]*)\](\{[^}]*\})?")
 
 
 def arrays(shape: str) -> list[tuple[int, bool]]:
     """Return the bytes of each array of a shape, and whether it lies in memory, and not on the chip (S(1) or more)."""
+    bits = {"pred": 8, "bf16": 16}
     return [
-        (ITEM_BYTES[item] * math.prod(int(n) for n in dims.split(",") if n), not re.search(r"S\([1-9]", layout or ""))
-        for item, dims, layout in ARRAY.findall(shape)
-        if item in ITEM_BYTES
+        (bits.get(item, int(size or 0)) * math.prod(int(n) for n in dims.split(",") if n) // 8, not on_chip(layout))
+        for item, size, dims, layout in ARRAY.findall(shape)
     ]
+
+
+def on_chip(layout: str) -> bool:
+    """Whether a layout names a memory space that is not the main one."""
+    return bool(re.search(r"S\([1-9]", layout))
 
 
 def instructions(text: str):

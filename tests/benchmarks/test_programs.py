@@ -41,3 +41,15 @@ def test_a_compiled_sum_reads_two_arrays_and_writes_one(dtype):
     x = jax.ShapeDtypeStruct((64, 32), dtype)
     text = jax.jit(lambda x, y: x + y).lower(x, x).compile().as_text()
     assert sum(programs.memory_bytes(text).values()) == 3 * 64 * 32 * jnp.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize(
+    "shape, sizes",
+    [
+        ("u16[128,4]{1,0:T(8,128)S(1)}", [(1024, False)]),
+        ("(f8e4m3fn[16]{0}, pred[3], s4[8]{0}, bf16[2,3]{1,0})", [(16, True), (3, True), (4, True), (12, True)]),
+        ("(c64[2]{0}, f64[], token[])", [(16, True), (8, True)]),
+    ],
+)
+def test_arrays_of_every_type_count(shape, sizes):
+    assert programs.arrays(shape) == sizes
