@@ -36,6 +36,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import flax_peer, programs  # noqa: E402
+from benchmarks.measuring import lowered  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
 from resnet_jax.data.augment import Augment  # noqa: E402
 from resnet_jax.models import lowerings  # noqa: E402
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--chips", type=int, help="take the first of each topology; default: all")
     parser.add_argument("--batch", type=int, default=128, help="images a chip")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--lowering", default="auto", choices=lowerings.LOWERINGS)
+    parser.add_argument("--lowering", default="auto", choices=(*lowerings.LOWERINGS, "covariance"))
     parser.add_argument("--flax", help="models.py of the Flax ImageNet example")
     values = parser.parse_args()
     models = {name: create_model(name, dtype=jnp.bfloat16) for name in values.networks.split(",") if name}
@@ -139,7 +140,7 @@ def main() -> None:
             row = dict(zip(keys, (name, topology, taken.size, values.lowering), strict=True))
             if row in done:
                 continue
-            with lowerings.use(values.lowering):
+            with lowered(values.lowering):
                 compiled, seconds = compile_step(model, devices, values.batch, values.size)
             row |= measure(compiled, values.batch) | {"compile_seconds": seconds} | about(topology)
             record["rows"].append(row)

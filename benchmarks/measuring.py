@@ -31,6 +31,16 @@ def in_turn(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[s
     return seconds
 
 
+def lowered(name: str):
+    """Return the context in which a network is traced as `name` says: a lowering of its convolutions, or "covariance".
+
+    With the latter BatchNorm's statistics are told as on a TPU (`normalization.project_by_covariance`).
+    """
+    from resnet_jax.models import lowerings, normalization
+
+    return normalization.covariances() if name == "covariance" else lowerings.use(name)
+
+
 def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
     """Return the median of each contestant, in seconds."""
     return {name: statistics.median(each) for name, each in seconds.items()}

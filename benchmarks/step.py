@@ -18,7 +18,6 @@ written after each network.
 """
 
 import argparse
-import contextlib
 import functools
 import pathlib
 import statistics
@@ -35,9 +34,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import flax_peer, programs  # noqa: E402
-from benchmarks.measuring import in_turn, write  # noqa: E402
+from benchmarks.measuring import in_turn, lowered, write  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
-from resnet_jax.models import lowerings, normalization  # noqa: E402
 from resnet_jax.models.cost import costs  # noqa: E402
 from resnet_jax.models.initialization import initialize  # noqa: E402
 from resnet_jax.training.losses import cross_entropy  # noqa: E402
@@ -55,8 +53,7 @@ class Contestant:
         images = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
         labels = jnp.arange(batch) % 10
         begun = time.perf_counter()
-        told = normalization.covariances() if lowering == "covariance" else contextlib.nullcontext()
-        with told, lowerings.use("auto" if lowering == "covariance" else lowering):
+        with lowered(lowering):
             if train:
                 self._train(model, images, labels)
             else:
