@@ -179,22 +179,26 @@ def test_a_gpu_keeps_nothing_of_the_forward_pass_but_what_the_convolution_gave()
     assert "optimization_barrier" not in text("cpu") and "optimization_barrier" not in text("tpu")
 
 
+def projection(*shape):
+    """Return maps of 3 channels, a kernel that makes them 8, and scales and biases of these."""
+    _, scale, bias = case(1, 8)
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(1, 1, 3, 8)))
+    return case(*shape, 3)[0], kernel, scale, bias
+
+
 WAYS = (normalization.project, normalization.project_by_maps, normalization.project_by_covariance)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_projection_has_values_statistics_and_gradients_of_the_equation(way):
     with jax.enable_x64(True):
-        x, *_ = case(4, 5, 6, 3)
-        _, scale, bias = case(1, 8)
-        kernel = jnp.asarray(np.random.default_rng(1).normal(size=(1, 1, 3, 8)))
+        arguments = projection(4, 5, 6)
 
         def of(function):
             def total(*arguments):
                 y = function(*arguments)[0]
                 return jnp.sum(weights(y) * y)
 
-            arguments = (x, kernel, scale, bias)
             return function(*arguments), jax.grad(total, argnums=(0, 1, 2, 3))(*arguments)
 
         found = of(lambda *arguments: way(*arguments, EPSILON, None))
@@ -205,9 +209,7 @@ def test_a_projection_has_values_statistics_and_gradients_of_the_equation(way):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_projection_shares_its_statistics_over_an_axis(way):
     with jax.enable_x64(True):
-        x, *_ = case(6, 4, 4, 3)
-        _, scale, bias = case(1, 8)
-        kernel = jnp.asarray(np.random.default_rng(1).normal(size=(1, 1, 3, 8)))
+        x, kernel, scale, bias = given = projection(6, 4, 4)
         share = weights(x @ kernel[0, 0])
 
         def of_part(x, share):
@@ -226,7 +228,6 @@ def test_a_projection_shares_its_statistics_over_an_axis(way):
         parts = (each.reshape(3, 2, 4, 4, -1) for each in (x, share))
         (dx, *others), (y, *statistics) = jax.vmap(of_part, axis_name="parts")(*parts)
         found = (dx.reshape(x.shape), *(each.sum(0) for each in others))
-        given = (x, kernel, scale, bias)
         expected = jax.grad(lambda *given: jnp.sum(share * whole(*given)[0]), argnums=(0, 1, 2, 3))(*given)
         values = (y.reshape(share.shape), *(each[1] for each in statistics))
         check = functools.partial(np.testing.assert_allclose, atol=1e-11)
