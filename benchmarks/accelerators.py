@@ -9,7 +9,8 @@ jax-cuda13-plugin[with-cuda]`). For one chip: megabytes an image that pass betwe
 (`programs.memory_bytes`), and for TPUs the compiler's own counts of bytes accessed, on the chip too, and of FLOPs;
 memory; and the collectives of a step with their bytes. A GPU's convolutions are those that cuDNN would take without
 trying any, so that no time can be read off. `--flax` names the models.py of the Flax ImageNet example, of which
-ResNet-50 is then compiled in the same step. The record is written after each program, and rows that it has are not
+ResNet-50 is then compiled in the same step. `--lowering=maps` has BatchNorm's statistics from the maps themselves, and
+"covariance" as a TPU's step has them. The record is written after each program, and rows that it has are not
 compiled again.
 """
 
@@ -36,7 +37,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import flax_peer, programs  # noqa: E402
-from benchmarks.measuring import lowered  # noqa: E402
+from benchmarks.measuring import STATISTICS, lowered  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
 from resnet_jax.data.augment import Augment  # noqa: E402
 from resnet_jax.models import lowerings  # noqa: E402
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--chips", type=int, help="take the first of each topology; default: all")
     parser.add_argument("--batch", type=int, default=128, help="images a chip")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--lowering", default="auto", choices=(*lowerings.LOWERINGS, "covariance"))
+    parser.add_argument("--lowering", default="auto", choices=(*lowerings.LOWERINGS, *STATISTICS))
     parser.add_argument("--flax", help="models.py of the Flax ImageNet example")
     values = parser.parse_args()
     models = {name: create_model(name, dtype=jnp.bfloat16) for name in values.networks.split(",") if name}

@@ -31,14 +31,17 @@ def in_turn(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[s
     return seconds
 
 
-def lowered(name: str):
-    """Return the context in which a network is traced as `name` says: a lowering of its convolutions, or "covariance".
+STATISTICS = {
+    "covariance": True,
+    "maps": False,
+}  # whether BatchNorm's are told as `normalization.project_by_covariance`
 
-    With the latter BatchNorm's statistics are told as on a TPU (`normalization.project_by_covariance`).
-    """
+
+def lowered(name: str):
+    """Return the context in which a network is traced as `name` says: a lowering, or one of `STATISTICS`."""
     from resnet_jax.models import lowerings, normalization
 
-    return normalization.covariances() if name == "covariance" else lowerings.use(name)
+    return normalization.covariances(STATISTICS[name]) if name in STATISTICS else lowerings.use(name)
 
 
 def medians(seconds: dict[str, list[float]]) -> dict[str, float]:

@@ -49,20 +49,27 @@ def mps(folder: pathlib.Path):
         subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", env=environment, text=True, check=True)
 
 
+def together(commands: list[list[str]], environment: dict[str, str], **streams: int) -> list[int]:
+    """Start commands at once, wait for all, and return their exit codes; each gets its share of a GPU's memory."""
+    if len(commands) > 1:  # JAX would take most of it for the first
+        environment = environment | {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / len(commands):.2f}"}
+    processes = [subprocess.Popen(command, cwd=ROOT, env=environment, **streams) for command in commands]
+    try:
+        return [process.wait() for process in processes]
+    except KeyboardInterrupt:  # they have been told as well, and save what they have
+        return [process.wait() for process in processes]
+
+
 def run(count: int, folder: pathlib.Path, values: argparse.Namespace, environment: dict) -> list[float]:
     """Return the images a second of so many runs at once."""
     command = [sys.executable, "main.py", f"--config=configs/cifar10.py:{values.network}"]
     command += [f"--config.data.path={folder}", f"--config.model.dtype={values.dtype}"]
     command += [f"--config.training.steps={values.steps}"]
     command += [f"--config.{group}.every_epochs=1000" for group in ("evaluation", "checkpoint")]
-    environment = environment | {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.8 / count:.2f}"}
     with tempfile.TemporaryDirectory() as runs:
         folders = [pathlib.Path(runs, str(number)) for number in range(count)]
-        processes = [
-            subprocess.Popen([*command, f"--workdir={each}"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-            for each in folders
-        ]
-        if any([process.wait() for process in processes]):
+        commands = [[*command, f"--workdir={each}"] for each in folders]
+        if any(together(commands, environment, stdout=subprocess.DEVNULL)):
             raise SystemExit("a run failed; see above.")
         speeds = [json.loads((each / "summary.json").read_text())["images_per_second"] for each in folders]
         if None in speeds:

@@ -23,7 +23,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.processes import mps  # noqa: E402
+from benchmarks.processes import mps, together  # noqa: E402
 
 KEPT = ("sweep.json", "config.json", "metrics.jsonl", "summary.json", "diverged.json", "failed.json")
 NORM_SCOPE_DEVICES = "--xla_force_host_platform_device_count=8"  # where there are fewer than 8, a CPU plays them
@@ -38,18 +38,6 @@ def keep(runs: pathlib.Path, out: pathlib.Path) -> None:
             shutil.copy(file, kept)
 
 
-def run_together(command: list[str], count: int, environment: dict[str, str]) -> int:
-    """Start a command so many times at once, wait for all, and return the greatest of their exit codes."""
-    if count > 1:  # JAX would take most of a GPU's memory for the first
-        environment = environment | {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / count:.2f}"}
-    processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for _ in range(count)]
-    try:
-        codes = [process.wait() for process in processes]
-    except KeyboardInterrupt:  # they have been told as well, and save what they have
-        codes = [process.wait() for process in processes]
-    return max(abs(code) for code in codes)
-
-
 def finished(name: str, values: argparse.Namespace, extra: list[str], environment: dict[str, str]) -> bool:
     """Run a sweep, keep its records, and return whether all of its runs are done."""
     workdir = values.runs / values.scale / name
@@ -57,7 +45,8 @@ def finished(name: str, values: argparse.Namespace, extra: list[str], environmen
     if name == "norm_scope":
         flags = f"{environment.get('XLA_FLAGS', '')} {NORM_SCOPE_DEVICES}".strip()
         environment = environment | {"XLA_FLAGS": flags}
-    code = run_together([*command, f"--workdir={workdir}", *extra], values.together, environment)
+    commands = [[*command, f"--workdir={workdir}", *extra]] * values.together
+    code = max(abs(each) for each in together(commands, environment))
     if code > 2:
         sys.exit(code)  # stopped: the same command goes on
     if workdir.exists():

@@ -117,8 +117,8 @@ def project(
     x: InMaps, kernel: Projection, scale: Out, bias: Out, epsilon: float, axes: Axes
 ) -> tuple[ProjectedMaps, Out, Out]:
     """Return the maps of a 1x1 convolution normalized by their own mean and variance, and these two, as `normalize`."""
-    way = project_by_covariance if _by_covariance.get() else _project_by_platform
-    return way(x, kernel, scale, bias, epsilon, axes)
+    ways = {None: _project_by_platform, True: project_by_covariance, False: project_by_maps}
+    return ways[_by_covariance.get()](x, kernel, scale, bias, epsilon, axes)
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
@@ -128,13 +128,13 @@ def _project_by_platform(x, kernel, scale, bias, epsilon, axes):
     return lax.platform_dependent(x, kernel, scale, bias, tpu=by_covariance, default=by_maps)
 
 
-_by_covariance = contextvars.ContextVar("by_covariance", default=False)
+_by_covariance = contextvars.ContextVar("by_covariance", default=None)
 
 
 @contextlib.contextmanager
-def covariances() -> Iterator[None]:
-    """Let every projection that is traced inside be told by covariance, whatever the platform."""
-    before = _by_covariance.set(True)
+def covariances(told: bool = True) -> Iterator[None]:
+    """Let every projection that is traced inside be told by covariance, or none, whatever the platform."""
+    before = _by_covariance.set(told)
     try:
         yield
     finally:

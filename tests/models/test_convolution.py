@@ -84,7 +84,14 @@ def test_computes_in_the_given_type_from_a_float32_kernel():
 
 @pytest.mark.parametrize(
     "fields, channels, widens",
-    [({}, 16, True), ({}, 32, True), ({}, 33, False), (dict(stride=2), 16, False), (dict(bias=True), 16, False)],
+    [
+        ({}, 16, True),
+        ({}, 32, True),
+        ({}, 33, False),
+        (dict(stride=2), 16, False),
+        (dict(bias=True), 16, False),
+        (dict(groups=2), 16, False),
+    ],
 )
 def test_a_1x1_alone_that_doubles_the_channels_widens(fields, channels, widens):
     assert Conv(64, 1, **fields).widens(channels) is widens

@@ -181,11 +181,11 @@ def test_a_gpu_keeps_nothing_of_the_forward_pass_but_what_the_convolution_gave()
     assert "optimization_barrier" not in text("cpu") and "optimization_barrier" not in text("tpu")
 
 
-def projection(*shape):
+def projection(*shape, dtype=jnp.float64):
     """Return maps of 3 channels, a kernel that makes them 8, and scales and biases of these."""
-    _, scale, bias = case(1, 8)
-    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(1, 1, 3, 8)))
-    return case(*shape, 3)[0], kernel, scale, bias
+    _, scale, bias = case(1, 8, dtype=dtype)
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(1, 1, 3, 8)), dtype)
+    return case(*shape, 3, dtype=dtype)[0], kernel, scale, bias
 
 
 WAYS = (normalization.project, normalization.project_by_maps, normalization.project_by_covariance)
@@ -234,6 +234,30 @@ def test_a_projection_shares_its_statistics_over_an_axis(way):
         values = (y.reshape(share.shape), *(each[1] for each in statistics))
         check = functools.partial(np.testing.assert_allclose, atol=1e-11)
         jax.tree.map(check, (found, values), (expected, whole(*given)))
+
+
+def test_only_a_tpu_tells_statistics_by_covariance():
+    """The covariance is the one product of matrices in the program: what is normalized comes from a convolution."""
+
+    def products(platform):
+        traced = jax.jit(lambda *given: normalization.project(*given, EPSILON, None)).trace(*given)
+        return traced.lower(lowering_platforms=(platform,)).as_text().count("dot_general")
+
+    given = projection(4, 5, 6, dtype=jnp.float32)
+    assert products("tpu") > 0 and products("cpu") == products("cuda") == 0
+    with normalization.covariances():
+        assert products("cpu") > 0
+    with normalization.covariances(False):
+        assert products("tpu") == 0
+
+
+def test_with_running_statistics_a_kernel_is_a_convolution_first():
+    x, kernel, scale, bias = projection(2, 3, 3, dtype=jnp.float32)
+    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": scale, "var": 2 + scale}}
+    expected = BatchNorm().apply(variables, x @ kernel[0, 0], True, activate=True)
+    for norm, running in ((BatchNorm(), True), (FrozenBatchNorm(), False)):
+        found = norm.apply(variables, x, running, activate=True, kernel=kernel)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("order", ["original", "relu_before_addition", "relu_preactivation"])
