@@ -253,6 +253,6 @@ class BatchNorm(nn.Module):
 class FrozenBatchNorm(BatchNorm):
     """A BatchNorm that uses its running statistics in training too, and leaves them as they are."""
 
-    def __call__(self, x: Maps, use_running_average: bool, *arguments: Any, **more: Any) -> OutMaps:
+    def __call__(self, x: Float[Array, "*batch _"], use_running_average: bool, *given: Any, **more: Any) -> OutMaps:
         """Return `x` normalized by the running statistics, whatever is asked for."""
-        return super().__call__(x, True, *arguments, **more)
+        return super().__call__(x, True, *given, **more)
