@@ -1,7 +1,7 @@
 """Compile train steps for TPUs and GPUs that are not here, and read off what they move, compute, hold and send.
 
     python benchmarks/accelerators.py --out=results/accelerators/tpu.json [--networks=resnet50,resnext50_32x4d]
-        [--topologies=v5e:2x2,v6e:16x16,h200] [--chips=N] [--batch=128] [--size=224] [--lowering=auto]
+        [--topologies=v5e:2x2,v6e:16x16,h200] [--chips=N] [--batch=128] [--size=224] [--implementation=fast]
         [--flax=MODELS.PY]
 
 TPUs need libtpu (`pip install libtpu`), and minutes a program; GPUs the CUDA plugin and its libraries (`pip install
@@ -9,9 +9,9 @@ jax-cuda13-plugin[with-cuda]`). For one chip: megabytes an image that pass betwe
 (`programs.memory_bytes`), and for TPUs the compiler's own counts of bytes accessed, on the chip too, and of FLOPs;
 memory; and the collectives of a step with their bytes. A GPU's convolutions are those that cuDNN would take without
 trying any, so that no time can be read off. `--flax` names the models.py of the Flax ImageNet example, of which
-ResNet-50 is then compiled in the same step. `--lowering=maps` has BatchNorm's statistics from the maps themselves, and
-"covariance" as a TPU's step has them. The record is written after each program, and rows that it has are not
-compiled again.
+ResNet-50 is then compiled in the same step. `--implementation` is the network's field: "fast_maps" takes BatchNorm's
+statistics from the maps themselves, and "fast_covariance" as a TPU's step does. The record is written after each
+program, and rows that it has are not compiled again.
 """
 
 import argparse
@@ -37,10 +37,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import flax_peer, programs  # noqa: E402
-from benchmarks.measuring import STATISTICS, lowered  # noqa: E402
-from resnet_jax import create_model  # noqa: E402
+from resnet_jax import create_model, ops  # noqa: E402
 from resnet_jax.data.augment import Augment  # noqa: E402
-from resnet_jax.models import lowerings  # noqa: E402
 from resnet_jax.parallel import AXES, ROWS, Devices, Dispatch  # noqa: E402
 from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
 from resnet_jax.training.state import TrainState  # noqa: E402
@@ -123,26 +121,26 @@ def main() -> None:
     parser.add_argument("--chips", type=int, help="take the first of each topology; default: all")
     parser.add_argument("--batch", type=int, default=128, help="images a chip")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--lowering", default="auto", choices=(*lowerings.LOWERINGS, *STATISTICS))
+    parser.add_argument("--implementation", default="fast", choices=ops.IMPLEMENTATIONS)
     parser.add_argument("--flax", help="models.py of the Flax ImageNet example")
     values = parser.parse_args()
-    models = {name: create_model(name, dtype=jnp.bfloat16) for name in values.networks.split(",") if name}
+    fields = dict(dtype=jnp.bfloat16, implementation=values.implementation)
+    models = {name: create_model(name, **fields) for name in values.networks.split(",") if name}
     if values.flax:
         models["flax example: resnet50"] = flax_peer.network(values.flax, "resnet50", jnp.bfloat16)
     record = {"batch": values.batch, "image": values.size, "rows": []}
     if values.out and values.out.exists():
         record["rows"] = json.loads(values.out.read_text())["rows"]
-    keys = ("network", "topology", "chips", "lowering")
-    done = [{key: row[key] for key in keys} for row in record["rows"]]
+    keys = ("network", "topology", "chips", "implementation")
+    done = [{key: row.get(key) for key in keys} for row in record["rows"]]
     for topology in values.topologies.split(","):
         taken = chips(topology)[: values.chips]
         devices = Devices(Mesh(taken.reshape(-1, 1), AXES), None)
         for name, model in models.items():
-            row = dict(zip(keys, (name, topology, taken.size, values.lowering), strict=True))
+            row = dict(zip(keys, (name, topology, taken.size, values.implementation), strict=True))
             if row in done:
                 continue
-            with lowered(values.lowering):
-                compiled, seconds = compile_step(model, devices, values.batch, values.size)
+            compiled, seconds = compile_step(model, devices, values.batch, values.size)
             row |= measure(compiled, values.batch) | {"compile_seconds": seconds} | about(topology)
             record["rows"].append(row)
             print(

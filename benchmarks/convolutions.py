@@ -1,12 +1,12 @@
-"""Time every lowering of the convolutions of ResNeXt-50 and ResNet-50, forward and both gradients.
+"""Time every program for the convolutions of ResNeXt-50 and ResNet-50, forward and both gradients.
 
     python benchmarks/convolutions.py --out=results/convolutions/cpu.json [--batch=4] [--rounds=9] [--dtype=float32]
-        [--lowerings=xla,dense,...] [--limit=2.0] [--calls=1] [--groups]
+        [--programs=reference,dense,...] [--limit=2.0] [--calls=1] [--groups]
 
-One row a shape: milliseconds, the median of rounds in which all take turns, and what `auto` chooses there. A round
-makes `--calls` calls in a row, as many as a GPU needs to hide that it is asked. A lowering that needs longer than
-`--limit` seconds for a call is left out of the rounds. `--groups` leaves dense convolutions out. `choose` in
-`resnet_jax/models/lowerings.py` follows this table.
+One row a shape: milliseconds, the median of rounds in which all take turns, and what `choose` takes there. A round
+makes `--calls` calls in a row, as many as a GPU needs to hide that it is asked. A program that needs longer than
+`--limit` seconds for a call is left out of the rounds. `--groups` leaves dense convolutions out. The table in
+`resnet_jax/ops/choice.py` follows this one.
 """
 
 import argparse
@@ -23,8 +23,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import in_turn, medians, write  # noqa: E402
-from resnet_jax import onednn  # noqa: E402
-from resnet_jax.models.lowerings import LOWERINGS, Window, choose  # noqa: E402
+from resnet_jax import ops  # noqa: E402
+from resnet_jax.ops import onednn  # noqa: E402
+from resnet_jax.ops.choice import PROGRAMS, choose  # noqa: E402
+from resnet_jax.ops.convolution import DIRECTIONS, Window  # noqa: E402
 
 # (pixels, input channels, channels, kernel size, stride, groups): the stem, ResNeXt-50's 3x3, then ResNet-50's 3x3 and
 # 1x1.
@@ -42,24 +44,25 @@ SHAPES = [
 ]
 
 
-def directions(lowering, window: Window):
-    """Return a lowering's programs by direction, each of (x, kernel, gradient of the output)."""
+def programs(program, window: Window):
+    """Return what one of `PROGRAMS` computes by direction, each of (x, kernel, gradient of the output)."""
 
-    def input_gradient(x, kernel, dy):
-        return jax.vjp(lambda x: lowering(x, kernel, window), x)[1](dy)[0]
+    def operands(direction, x, kernel, dy):
+        if direction == "input_gradient":
+            return dy, kernel, window, x.shape[1:3]
+        return (x, dy, window, kernel.shape[:2]) if direction == "kernel_gradient" else (x, kernel, window, None)
 
-    def kernel_gradient(x, kernel, dy):
-        return jax.vjp(lambda kernel: lowering(x, kernel, window), kernel)[1](dy)[0]
-
-    programs = (lambda x, kernel, dy: lowering(x, kernel, window), input_gradient, kernel_gradient)
-    return dict(zip(onednn.DIRECTIONS, map(jax.jit, programs), strict=True))
+    return {
+        direction: jax.jit(lambda *arrays, direction=direction: program(direction, *operands(direction, *arrays)))
+        for direction in DIRECTIONS
+    }
 
 
 def compared(name: str, window: Window, channels: int) -> bool:
-    """Return whether a lowering is another program there than `xla`."""
+    """Return whether a program is another one there than the reference."""
     if name == "folded":
         return window.stride > 1 and channels < 8
-    return window.groups > 1 or name in ("xla", "shifted", "onednn")
+    return window.groups > 1 or name in ("reference", "shifted", "onednn")
 
 
 def several(call, calls: int):
@@ -84,12 +87,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--lowerings", default=",".join(name for name in LOWERINGS if name != "auto"))
+    parser.add_argument("--programs", default=",".join(PROGRAMS))
     parser.add_argument("--limit", type=float, default=2.0, help="seconds a call")
     parser.add_argument("--calls", type=int, default=1, help="a round")
     parser.add_argument("--groups", action="store_true", help="only convolutions in groups, and the stem")
     values = parser.parse_args()
-    names = [name for name in values.lowerings.split(",") if name != "onednn" or onednn.missing() is None]
+    names = [name for name in values.programs.split(",") if name != "onednn" or onednn.missing() is None]
     random, platform, rows = np.random.default_rng(0), jax.default_backend(), []
     for pixels, inputs, channels, size, stride, groups in SHAPES:
         if values.groups and groups == 1 and inputs > 3:
@@ -97,10 +100,10 @@ def main() -> None:
         window = Window(stride, groups=groups)
         shapes = (values.batch, pixels, pixels, inputs), (size, size, inputs // groups, channels)
         x, kernel = (jnp.asarray(random.normal(size=shape), values.dtype) for shape in shapes)
-        dy = jnp.cos(LOWERINGS["auto"](x, kernel, window))
-        for direction in onednn.DIRECTIONS:
+        dy = jnp.cos(ops.convolve(x, kernel, window))
+        for direction in DIRECTIONS:
             calls = {
-                name: functools.partial(directions(LOWERINGS[name], window)[direction], x, kernel, dy)
+                name: functools.partial(programs(PROGRAMS[name], window)[direction], x, kernel, dy)
                 for name in names
                 if compared(name, window, inputs)
             }

@@ -31,19 +31,6 @@ def in_turn(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[s
     return seconds
 
 
-STATISTICS = {
-    "covariance": True,
-    "maps": False,
-}  # whether BatchNorm's are told as `normalization.project_by_covariance`
-
-
-def lowered(name: str):
-    """Return the context in which a network is traced as `name` says: a lowering, or one of `STATISTICS`."""
-    from resnet_jax.models import lowerings, normalization
-
-    return normalization.covariances(STATISTICS[name]) if name in STATISTICS else lowerings.use(name)
-
-
 def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
     """Return the median of each contestant, in seconds."""
     return {name: statistics.median(each) for name, each in seconds.items()}

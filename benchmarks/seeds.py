@@ -3,8 +3,8 @@
     python benchmarks/seeds.py --out=results/seeds/cpu.json [--network=cifar_resnet20] [--seeds=3] [--batch=64]
         [--size=8]
 
-A step of every seed is taken by one program that maps over the seeds, and by one program a seed in turn: with XLA's own
-convolutions, which can be mapped, and as `main.py` runs them. Images a second over all seeds, medians of rounds.
+A step of every seed is taken by one program that maps over the seeds, and by one program a seed in turn: by the
+reference implementation and as `main.py` runs them. Images a second over all seeds, medians of rounds.
 """
 
 import argparse
@@ -21,7 +21,6 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import in_turn, medians, write  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
-from resnet_jax.models import lowerings  # noqa: E402
 from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
 from resnet_jax.training.state import create_state  # noqa: E402
 from resnet_jax.training.steps import train_step  # noqa: E402
@@ -30,8 +29,8 @@ from resnet_jax.training.steps import train_step  # noqa: E402
 class Steps:
     """A step of all seeds, each with its own variables and batch, mapped or one after the other."""
 
-    def __init__(self, network: str, seeds: int, batch: int, size: int, lowering: str, mapped: bool):
-        model = create_model(network)
+    def __init__(self, network: str, seeds: int, batch: int, size: int, implementation: str, mapped: bool):
+        model = create_model(network, implementation=implementation)
         optimizer = create_optimizer("sgd", lambda step: 0.01, momentum=0.9, weight_decay=1e-4, decays="all")
         rng = np.random.default_rng(0)
         batches = [
@@ -42,21 +41,20 @@ class Steps:
             }
             for _ in range(seeds)
         ]
-        with lowerings.use(lowering):
-            states = [create_state(model, optimizer, jax.random.key(seed), (size, size, 3)) for seed in range(seeds)]
+        states = [create_state(model, optimizer, jax.random.key(seed), (size, size, 3)) for seed in range(seeds)]
 
-            def augment(key, images, labels, positions):
-                return images, jax.nn.one_hot(labels, model.num_classes)
+        def augment(key, images, labels, positions):
+            return images, jax.nn.one_hot(labels, model.num_classes)
 
-            step = functools.partial(train_step, model=model, optimizer=optimizer, augment=augment)
-            key = jax.random.key(0)
-            if mapped:
-                stack = functools.partial(jax.tree.map, lambda *leaves: jnp.stack(leaves))
-                self.states, self.batches = [stack(*states)], [stack(*batches)]
-                step = jax.vmap(step, in_axes=(0, 0, None))
-            else:
-                self.states, self.batches = states, batches
-            program = jax.jit(step, donate_argnums=0).lower(self.states[0], self.batches[0], key).compile()
+        step = functools.partial(train_step, model=model, optimizer=optimizer, augment=augment)
+        key = jax.random.key(0)
+        if mapped:
+            stack = functools.partial(jax.tree.map, lambda *leaves: jnp.stack(leaves))
+            self.states, self.batches = [stack(*states)], [stack(*batches)]
+            step = jax.vmap(step, in_axes=(0, 0, None))
+        else:
+            self.states, self.batches = states, batches
+        program = jax.jit(step, donate_argnums=0).lower(self.states[0], self.batches[0], key).compile()
         self.step = lambda state, batch: program(state, batch, key)
 
     def __call__(self):
@@ -78,9 +76,9 @@ def main() -> None:
     values = parser.parse_args()
     make = functools.partial(Steps, values.network, values.seeds, values.batch, values.size)
     contestants = {
-        "together, xla": make("xla", True),
-        "in turn, xla": make("xla", False),
-        "in turn, as main.py": make("auto", False),
+        "together, reference": make("reference", True),
+        "in turn, reference": make("reference", False),
+        "in turn, as main.py": make("fast", False),
     }
     seconds = medians(in_turn(contestants, values.rounds))
     speeds = {name: values.seeds * values.batch / each for name, each in seconds.items()}

@@ -84,10 +84,9 @@ def stage(count: int, scanned: bool) -> dict[str, list[float]]:
     import jax
     import jax.numpy as jnp
 
-    from resnet_jax.models.blocks import BottleneckBlock
-    from resnet_jax.models.normalization import BatchNorm
+    from resnet_jax.models.blocks import Bottleneck
 
-    block = BottleneckBlock(norm=BatchNorm, channels=256)
+    block = Bottleneck(256)
     x = jnp.ones((2, 14, 14, 1024))
     one = jax.jit(lambda: block.init(jax.random.key(0), x, False))()
     many = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), one)

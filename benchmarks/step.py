@@ -2,12 +2,12 @@
 
     python benchmarks/step.py --peer-python=PATH --out=results/step/cpu.json
         [--networks=resnet18:8:224,cifar_resnet20:128:32] [--mode=train|inference] [--dtype=float32] [--rounds=5]
-        [--contestants=ours,xla] [--steps=1] [--flax=MODELS.PY] [--peak-tflops=T] [--peak-gbytes=B] [--compile]
+        [--contestants=ours,reference] [--steps=1] [--flax=MODELS.PY] [--peak-tflops=T] [--peak-gbytes=B] [--compile]
         [--kernels=20]
 
 A network is NAME:BATCH:SIZE; the same name with other batches makes a sweep. Contestants: "ours", as `main.py` runs
-it; the name of a lowering, the same with all convolutions by that one, such as "xla" (but not convolutions in groups on
-a CPU, whose gradients take XLA tens of seconds); "covariance", BatchNorm's statistics told as on a TPU; "flax", the
+it; another implementation of `resnet_jax.ops`, such as "reference" (but not with convolutions in groups on a CPU, whose
+gradients take XLA tens of seconds) or "fast_covariance", BatchNorm's statistics computed as on a TPU; "flax", the
 ResNet of the Flax example, if its models.py is named; "torch" by the Python of an environment that has torch,
 torchvision and timm (channels-last; `--compile` compiles it). Each takes `--steps` steps a turn. The table gives images
 a second and ratios to torch, from medians, seconds to the first step (torch's compiler is at work meanwhile), the bytes
@@ -34,10 +34,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import flax_peer, programs  # noqa: E402
-from benchmarks.measuring import in_turn, lowered, write  # noqa: E402
+from benchmarks.measuring import in_turn, write  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
-from resnet_jax.models.cost import costs  # noqa: E402
 from resnet_jax.models.initialization import initialize  # noqa: E402
+from resnet_jax.models.summary import costs  # noqa: E402
 from resnet_jax.training.losses import cross_entropy  # noqa: E402
 from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
 from resnet_jax.training.state import create_state  # noqa: E402
@@ -49,18 +49,17 @@ NETWORKS = "resnet18:8:224,resnet50:8:224,resnext50_32x4d:8:224,cifar_resnet20:1
 class Contestant:
     """A network of ours, or of the Flax example, that takes steps on one batch that lies on the device."""
 
-    def __init__(self, model, lowering: str, batch: int, size: int, train: bool, steps: int):
+    def __init__(self, model, batch: int, size: int, train: bool, steps: int):
         images = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
         labels = jnp.arange(batch) % 10
         begun = time.perf_counter()
-        with lowered(lowering):
-            if train:
-                self._train(model, images, labels)
-            else:
-                variables = initialize(model, jax.random.key(0), (size, size, 3))
-                run = jax.jit(functools.partial(model.apply, train=False)).lower(variables, images).compile()
-                self.program, self.once = run, lambda: run(variables, images)
-            jax.block_until_ready(self.once())
+        if train:
+            self._train(model, images, labels)
+        else:
+            variables = initialize(model, jax.random.key(0), (size, size, 3))
+            run = jax.jit(functools.partial(model.apply, train=False)).lower(variables, images).compile()
+            self.program, self.once = run, lambda: run(variables, images)
+        jax.block_until_ready(self.once())
         self.first_step = time.perf_counter() - begun
         self.steps = steps
 
@@ -126,14 +125,14 @@ def compare(entry: str, values: argparse.Namespace) -> dict:
     make = functools.partial(Contestant, batch=batch, size=size, train=train, steps=values.steps)
     if values.peer_python:
         torch = Torch(values.peer_python, name, batch, size, train, values.dtype, values.compile, values.steps)
-    contestants = {"ours": make(model, "auto")}
+    contestants = {"ours": make(model)}
     memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     grouped_on_cpu = getattr(model, "cardinality", 1) > 1 and jax.default_backend() == "cpu"
-    for lowering in values.contestants.split(","):
-        if lowering not in ("", "ours") and not (lowering == "xla" and grouped_on_cpu):
-            contestants[lowering] = make(model, lowering)
+    for implementation in values.contestants.split(","):
+        if implementation not in ("", "ours") and not (implementation == "reference" and grouped_on_cpu):
+            contestants[implementation] = make(model.clone(implementation=implementation))
     if values.flax and name in flax_peer.NETWORKS:
-        contestants["flax"] = make(flax_peer.network(values.flax, name, dtype), "xla")
+        contestants["flax"] = make(flax_peer.network(values.flax, name, dtype))
     first_steps = {contestant: made.first_step for contestant, made in contestants.items()}
     if values.peer_python:
         first_steps["torch"] = torch.wait()

@@ -15,7 +15,12 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/performance.md")
 MARKED = re.compile(r"(<!-- table: (\S+) (.+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-NAMES = {"xla": "with XLA's own convolutions", "covariance": "with covariances", "flax": "Flax example"}
+NAMES = {
+    "xla": "with XLA's own convolutions",
+    "reference": "in plain JAX",
+    "covariance": "with covariances",
+    "flax": "Flax example",
+}
 DIRECTIONS = {"forward": "forward", "input_gradient": "input gradient", "kernel_gradient": "kernel gradient"}
 
 
@@ -74,7 +79,8 @@ def accelerators(record: dict) -> str:
     """What is counted of compiled steps."""
     rows = []
     for row in record["rows"]:
-        how = "" if row["lowering"] == "auto" else f", by {row['lowering']}"
+        implementation = row.get("implementation", row.get("lowering"))  # "lowering" in records until 2026-11-27
+        how = "" if implementation in ("auto", "fast") else f", by {implementation}"
         sent = row["collectives"].get("all-reduce")
         rows.append(
             [

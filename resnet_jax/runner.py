@@ -19,7 +19,7 @@ from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
 from resnet_jax.hardware import hardware
 from resnet_jax.hosts import joined
 from resnet_jax.interrupts import Interrupts
-from resnet_jax.models.cost import costs
+from resnet_jax.models.summary import costs
 from resnet_jax.progress import Progress, final_line
 from resnet_jax.report.curves import draw_curves
 from resnet_jax.run_directory import RunDirectory, read_metrics

@@ -6,8 +6,8 @@ import pytest
 
 from resnet_jax.config import default_config
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.cost import costs
 from resnet_jax.models.registry import create_model, image_shape
+from resnet_jax.models.summary import costs
 from resnet_jax.report.published import find_published
 from resnet_jax.sweep import Variant, chosen, description, is_sweep, sweep, trials
 

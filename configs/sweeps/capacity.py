@@ -7,7 +7,7 @@ cost of ResNet-101).
 """
 
 from configs.sweeps import scales
-from resnet_jax.models.matching import matched_base_width
+from resnet_jax.models.flops import matched_base_width
 from resnet_jax.sweep import Variant, sweep
 
 

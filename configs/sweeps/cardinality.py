@@ -7,7 +7,7 @@ imagenet (Xie et al. 2017, table 3: ResNeXt-50; `imagenet101` is its other half)
 """
 
 from configs.sweeps import scales
-from resnet_jax.models.matching import matched_base_width
+from resnet_jax.models.flops import matched_base_width
 from resnet_jax.sweep import Variant, sweep
 
 

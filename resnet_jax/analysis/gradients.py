@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from resnet_jax.analysis.watching import Images, Labels, Variables, blocks, calls, tapped, without_chance
-from resnet_jax.models.convolution import Conv
+from resnet_jax.models.layers import Conv
 from resnet_jax.training.losses import cross_entropy
 
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.analysis.watching import Images, Variables, calls, normalized, without_chance
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.layers import BatchNorm
 
 
 def layer_responses(
@@ -19,7 +19,8 @@ def layer_responses(
     It is taken over all examples, pixels and channels. Projections of shortcuts are left out, as in the paper. With
     `train` the maps are normalized by their own statistics, else by the running ones.
     """
-    model, images = without_chance(model), jnp.asarray(images)
+    # The reference implementation calls every BatchNorm; the fast one may compute it together with a convolution.
+    model, images = without_chance(model).clone(implementation="reference"), jnp.asarray(images)
     order = [path for path in calls(model, variables, images[:1], BatchNorm) if "shortcut" not in path]
 
     key = jax.random.key(0)

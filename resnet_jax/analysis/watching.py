@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.models.blocks import Block
-from resnet_jax.models.normalization import BatchNorm
-from resnet_jax.models.pooling import max_pool
+from resnet_jax.models.layers import BatchNorm
+from resnet_jax.ops import max_pool
 
 Images = Float[Array | np.ndarray, "batch height width channels"]
 Labels = Int[Array | np.ndarray, " batch"]
@@ -86,11 +86,15 @@ def gated(gates: dict[str, Array]) -> Iterator[None]:
     An identity shortcut then passes the maps as they are: what comes into a block of ReLU(shortcut + branch) is 0 or
     more. A projection, or a shortcut that subsamples and adds channels, stays. Gates are scalars by the block's name,
     and may be traced; 1 changes nothing.
+
+    Raises ValueError at the end if no block of a name was computed.
     """
+    unseen = set(gates)
 
     def change(call, args, kwargs, context):
         module, method = context.module, context.method_name
         gate = gates.get(module.name) if isinstance(module, Block) else None
+        unseen.discard(module.name)
         if gate is not None and method == "join":
             branch, shortcut = args
             return call(jnp.where(gate, branch, jnp.zeros_like(branch)), shortcut)
@@ -100,6 +104,8 @@ def gated(gates: dict[str, Array]) -> Iterator[None]:
 
     with nn.intercept_methods(change):
         yield
+    if unseen:
+        raise ValueError(f"the network has no blocks {sorted(unseen)}: `blocks` lists those that it has")
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from resnet_jax.commands.networks import add_fields_argument, overrides
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.layers import Layer, layers
 from resnet_jax.models.registry import create_model
+from resnet_jax.models.summary import Layer, layers
 
 HEADER = ("layer", "output", "parameters", "multiply-adds", "receptive field")
 

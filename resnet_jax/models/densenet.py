@@ -1,6 +1,5 @@
 """DenseNet: one module whose field values make the plain, bottleneck (B) and compressed (C) networks of its paper."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +8,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from resnet_jax import ops
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.blocks import Maps, OutMaps, batch_norm
-from resnet_jax.models.convolution import Conv, kaiming_fan_in
-from resnet_jax.models.features import Feature
-from resnet_jax.models.resnet import Images, torch_linear
-from resnet_jax.models.stems import end_stem
+from resnet_jax.models.layers import (
+    Images,
+    Maps,
+    OutMaps,
+    check_at_least,
+    check_choices,
+    kaiming_fan_in,
+    layers_of,
+    torch_linear,
+)
+from resnet_jax.models.resnet import FeatureInfo
+from resnet_jax.models.stem import norm_and_pool
 
 STEMS = ("imagenet", "cifar")
 
@@ -44,7 +51,7 @@ class DenseLayer(nn.Module):
             convs.insert(0, (self.bottleneck * self.growth_rate, 1))
         y = x
         for i, (channels, kernel_size) in enumerate(convs, start=1):
-            y = self.norm(name=f"bn{i}")(y, use_running_average=not train, activate=True)
+            y = self.norm(name=f"bn{i}")(y, not train, activate=True)
             y = self.conv(channels, kernel_size, name=f"conv{i}")(y)
             y = nn.Dropout(self.dropout)(y, deterministic=not train)
         return jnp.concatenate([x, y], axis=-1)
@@ -69,7 +76,7 @@ class Transition(nn.Module):
         height, width, channels = x.shape[1:]
         if min(height, width) < 2:
             raise ConfigError(f"the images are too small: maps of {height}x{width} pixels cannot be halved.")
-        y = self.norm(name="bn")(x, use_running_average=not train, activate=True)
+        y = self.norm(name="bn")(x, not train, activate=True)
         y = self.conv(math.floor(channels * self.compression), 1, name="conv")(y)
         y = nn.Dropout(self.dropout)(y, deterministic=not train)
         return nn.avg_pool(y, (2, 2), strides=(2, 2))
@@ -94,6 +101,7 @@ class DenseNet(nn.Module):
       norm_unbiased: running variances are over N - 1 values, as torch keeps them; else over N, as Flax does.
       norm_frozen: use the running statistics in training too, and leave them as they are.
       norm_axis: mesh axes over which a training batch's BatchNorm statistics are shared; None keeps them local.
+      implementation: "fast" or "reference" (`resnet_jax.ops`).
       dtype: of the computation. Parameters, statistics and logits are float32 always.
 
     Raises ConfigError when it is first used with fields that make no network, or with images too small for it.
@@ -112,25 +120,26 @@ class DenseNet(nn.Module):
     norm_unbiased: bool = True
     norm_frozen: bool = False
     norm_axis: Any = None
+    implementation: str = "fast"
     dtype: Any = jnp.float32
 
     def setup(self):
         """Make the stem, the layers and transitions, the last BatchNorm, and the head."""
         check(self)
-        norm = batch_norm(self)
-        conv = functools.partial(Conv, kernel_init=kaiming_fan_in, dtype=self.dtype)
+        layers = layers_of(self, kernel_init=kaiming_fan_in)
+        conv, norm = layers["conv"], layers["norm"]
         kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         self.stem_conv = conv(self.stem_width, kernel_size, stride)
         if self.stem == "imagenet":
             self.stem_bn = norm()
 
-        fields = dict(norm=norm, conv=conv, dropout=self.dropout)
+        fields = dict(**layers, dropout=self.dropout)
         for block, size in enumerate(self.block_sizes, start=1):
             if block > 1:
                 setattr(self, f"transition{block - 1}", Transition(compression=self.compression, **fields))
             for layer in range(1, size + 1):
-                made = DenseLayer(growth_rate=self.growth_rate, bottleneck=self.bottleneck, **fields)
-                setattr(self, f"block{block}_layer{layer}", made)
+                dense = DenseLayer(growth_rate=self.growth_rate, bottleneck=self.bottleneck, **fields)
+                setattr(self, f"block{block}_layer{layer}", dense)
 
         self.last_bn = norm()
         if self.num_classes:
@@ -147,18 +156,18 @@ class DenseNet(nn.Module):
         x = self.stem_conv(images.astype(self.dtype))
         maps = {"stem": x}
         if self.stem == "imagenet":
-            maps["stem"], x = end_stem(self.stem_bn, x, train, keep_stem)
+            maps["stem"], x = norm_and_pool(self.stem_bn, x, train, keep_stem)
         for block, size in enumerate(self.block_sizes, start=1):
             if block > 1:
                 x = getattr(self, f"transition{block - 1}")(x, train)
             for layer in range(1, size + 1):
                 x = getattr(self, f"block{block}_layer{layer}")(x, train)
             maps[f"stage{block}"] = x
-        maps[f"stage{len(self.block_sizes)}"] = self.last_bn(x, use_running_average=not train, activate=True)
+        maps[f"stage{len(self.block_sizes)}"] = self.last_bn(x, not train, activate=True)
         return maps
 
     @nn.nowrap
-    def feature_info(self) -> tuple[Feature, ...]:
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
         """Return name, channels and stride of what `features` returns, in its order. It needs no variables.
 
         Images whose sides are no multiples of the last stride have maps of fewer pixels, as transitions round down.
@@ -166,12 +175,12 @@ class DenseNet(nn.Module):
         check(self)
         stem_stride, stride = (2, 4) if self.stem == "imagenet" else (1, 1)
         channels = self.stem_width
-        info = [Feature("stem", channels, stem_stride)]
+        info = [FeatureInfo("stem", channels, stem_stride)]
         for block, size in enumerate(self.block_sizes, start=1):
             if block > 1:
                 channels, stride = math.floor(channels * self.compression), stride * 2
             channels += size * self.growth_rate
-            info.append(Feature(f"stage{block}", channels, stride))
+            info.append(FeatureInfo(f"stage{block}", channels, stride))
         return tuple(info)
 
     def pre_logits(self, images: Images, train: bool = False) -> Float[Array, "batch features"]:
@@ -187,14 +196,11 @@ class DenseNet(nn.Module):
 
 def check(net: DenseNet) -> None:
     """Raise ConfigError if the fields of `net` make no network."""
-    if net.stem not in STEMS:
-        raise ConfigError(f"the network's stem is {net.stem!r}: use one of {', '.join(STEMS)}.")
-    if not net.block_sizes or min(*net.block_sizes, net.growth_rate, net.stem_width) < 1:
-        raise ConfigError("block_sizes, growth_rate and stem_width must be 1 or more.")
-    if net.bottleneck < 0:
-        raise ConfigError(f"bottleneck is {net.bottleneck}: use 1 or more, or 0 for layers without a 1x1.")
-    if net.num_classes < 0:
-        raise ConfigError(f"num_classes is {net.num_classes}: use 1 or more, or 0 for a network without a head.")
+    check_choices(net, stem=STEMS, implementation=ops.IMPLEMENTATIONS)
+    if not net.block_sizes:
+        raise ConfigError("block_sizes is empty: give the layers of each dense block.")
+    check_at_least(net, 1, "block_sizes", "growth_rate", "stem_width")
+    check_at_least(net, 0, "bottleneck", "num_classes")
     if not 0 < net.compression <= 1:
         raise ConfigError(f"compression is {net.compression}: use a share above 0 and up to 1.")
     if net.compression * (net.growth_rate + 1) < 1:  # the fewest channels that a transition may read

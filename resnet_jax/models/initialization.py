@@ -1,17 +1,15 @@
-"""The first variables of a network, drawn without compiling the network."""
+"""The first variables of a network, drawn without running or compiling the network."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 from jax.extend.random import threefry_2x32
 from jaxtyping import Array, Float, UInt32
-
-from resnet_jax.models import lowerings
 
 CHUNK = 2**16  # normal numbers that one call draws
 
@@ -19,42 +17,49 @@ CHUNK = 2**16  # normal numbers that one call draws
 def initialize(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return `model.init(key, images)` for images of a shape (height, width, channels), up to rounding.
 
-    `jax.jit(model.init)` compiles for half a minute where a network is deep, and without `jit` the network runs. Here
-    it is traced, and of the program only that is run which a variable depends on: the random numbers. Normal ones
-    come from one small program for kernels of all shapes, where JAX would compile one for each.
+    The network is traced, and only the initializers of its variables are run (`nn.Module.lazy_init`).
     """
-    arguments = (key, jnp.zeros((1, *image_shape)))
-    with lowerings.use("xla"):  # the quickest to trace; no variable depends on it
-        traced, shapes = jax.make_jaxpr(model.init, return_shape=True)(*arguments)
-    program = traced.jaxpr
-    draws = [equation for equation in program.eqns if _is_normal(equation)] if _knows_bits(key) else []
-
-    def run(program, *given):
-        return jaxpr_as_fun(ClosedJaxpr(without_idle_equations(program), traced.consts))(*arguments, *given)
-
-    keys = run(program.replace(outvars=[equation.invars[0] for equation in draws])) if draws else ()
-    drawn = [equation.outvars[0] for equation in draws]
-    others = [equation for equation in program.eqns if equation not in draws]
-    program = program.replace(invars=[*program.invars, *drawn], eqns=others)
-    numbers = [normal(each, made.aval.shape) for each, made in zip(keys, drawn, strict=True)]
-    # What is left are constants and factors: compiled as one they take less than one after the other, and are kept.
-    return jax.tree.unflatten(jax.tree.structure(shapes), jax.jit(lambda *given: run(program, *given))(*numbers))
+    if hasattr(model, "implementation"):
+        model = model.clone(implementation="reference")  # the quickest to trace; no variable depends on it
+    return model.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
 
-def without_idle_equations(program: Any) -> Any:
-    """Return a program (a jaxpr) without the equations that none of its results depends on."""
-    needed, kept = set(program.outvars), []
-    for equation in reversed(program.eqns):
-        if not needed.isdisjoint(equation.outvars):
-            kept.append(equation)
-            needed.update(operand for operand in equation.invars if isinstance(operand, Var))
-    return program.replace(eqns=kept[::-1])
+def constant(value: float) -> Callable[..., Array]:
+    """Return an initializer whose arrays hold one value. They come from NumPy: JAX would compile one for each shape."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jnp.asarray(np.full(shape, value, dtype))
+
+    return init
+
+
+zeros, ones = constant(0.0), constant(1.0)
+
+
+def kaiming(mode: str) -> Callable[..., Array]:
+    """Return an initializer: normal numbers with variance 2 / fan (He et al. 2015, arXiv:1502.01852).
+
+    Where it is not traced it draws by one small program for kernels of all shapes: JAX would compile one for each, and
+    take a quarter of a second for it.
+
+    Args:
+      mode: "fan_in" or "fan_out"; a fan is the kernel's rows times columns times input or output channels.
+    """
+    by_jax = nn.initializers.variance_scaling(2.0, mode, "normal")
+
+    def init(key, shape, dtype=jnp.float32):
+        if isinstance(key, jax.core.Tracer) or dtype != jnp.float32 or not draws_like_jax(key):
+            return by_jax(key, shape, dtype)
+        fan = math.prod(shape[:-2]) * shape[-1 if mode == "fan_out" else -2]
+        return jnp.asarray(normal(key, shape) * np.sqrt(np.float32(2.0 / fan)))
+
+    return init
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> Float[np.ndarray, "*shape"]:
     """Return `jax.random.normal(key, shape)`, up to rounding, by a program that does not depend on the shape.
 
-    Number i depends on the key and i alone ("partitionable" in JAX), so that chunks put one after the other are it.
+    Number i depends on the key and i alone ("partitionable" in JAX), so that consecutive chunks form the whole.
     """
     count, bits = math.prod(shape), jax.random.key_data(key)
     chunks = [_chunk(bits, np.uint32(start)) for start in range(0, count, CHUNK)]
@@ -71,10 +76,6 @@ def _chunk(bits: UInt32[Array, "2"], start: UInt32[Array, ""]) -> Float[Array, "
     return np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(lowest, uniform * (1 - lowest) + lowest))
 
 
-def _is_normal(equation: Any) -> bool:
-    made = equation.outvars[0].aval
-    return equation.params.get("name") == "_normal" and made.dtype == jnp.float32 and made.size < 2**32
-
-
-def _knows_bits(key: jax.Array) -> bool:
+def draws_like_jax(key: jax.Array) -> bool:
+    """Return whether `normal` knows how JAX draws with this key."""
     return jax.config.jax_threefry_partitionable and jax.random.key_impl(key) == "threefry2x32"

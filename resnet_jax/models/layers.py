@@ -1,183 +1,221 @@
-"""What each layer of a network makes, costs and sees, read off the traced program: it is the function that runs."""
+"""The layers of all networks: convolution, BatchNorm, squeeze-and-excitation, and how their parameters start."""
 
-import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
-from jax.extend.core import Literal
+from jax import lax
+from jaxtyping import Array, Float
 
-from resnet_jax.models import lowerings
+from resnet_jax import ops
+from resnet_jax.errors import ConfigError
+from resnet_jax.models.initialization import kaiming, ones, zeros
 
-# Primitives that pool, and those that only call another program.
-POOLS = {"reduce_window_max": "max_pool", "reduce_window_sum": "avg_pool", "reduce_sum": "mean"}
-CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
+Images = Float[Array, "batch height width channels"]
+Maps = Float[Array, "batch height width channels"]
+OutMaps = Float[Array, "batch out_height out_width out_channels"]
+Axes = str | tuple[str, ...] | None
+
+BLURRED = 16  # input channels from which on a strided convolution is blurred, where a network asks for it
+
+# Normal with variance 2 / (kernel height * kernel width * output channels): He et al. 2015 (arXiv:1502.01852), section
+# 2.2, in the fan-out form of fb.resnet.torch and torchvision.
+kaiming_fan_out = kaiming("fan_out")
+# The same of input channels: torch's kaiming_normal_ as it is, with which torchvision starts DenseNet.
+kaiming_fan_in = kaiming("fan_in")
+# Uniform within 1 / sqrt(inputs), the linear layer of torch; the bias starts at 0, as in fb.resnet.torch.
+torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """One layer: a module with parameters, or a pooling.
+class Conv(nn.Module):
+    """A convolution; `groups` is the cardinality of Xie et al. 2017 (arXiv:1611.05431). A bias starts at 0.
+
+    Both sides are padded by `(kernel_size - 1) // 2 * dilation`. `padding="SAME"` would pad (0, 1) where the stride is
+    2, and weights of other libraries would then give other logits.
 
     Attributes:
-      name: Flax path; a pooling has the name of what pools, behind the path of its module.
-      kind: "convolution", "normalization", "dense" or "pooling".
-      output: shape for one image: (height, width, channels), or (channels,).
-      parameters: trained values.
-      multiply_adds: of one image, as torchvision and papers count: convolutions and dense layers only.
-      receptive_field: pixels a side of the square of the input that a value can depend on, if the image is large
-        enough; None where it depends on the whole image.
+      channels: of the output.
+      kernel_size: rows and columns of the kernel, whose shape is (rows, columns, in_channels / groups, channels).
+      stride: pixels between two outputs.
+      groups: in which the channels are convolved.
+      dilation: the kernel reads every `dilation`-th pixel.
+      bias: whether a bias is added.
+      blurs: average what a stride skips (`ops.blur`), if there are at least `BLURRED` input channels.
+      dtype: of the computation.
+      implementation: of `ops.convolve`.
+      kernel_init: of the kernel.
     """
 
-    name: str
-    kind: str
-    output: tuple[int, ...]
-    parameters: int
-    multiply_adds: int
-    receptive_field: int | None
+    channels: int
+    kernel_size: int
+    stride: int = 1
+    groups: int = 1
+    dilation: int = 1
+    bias: bool = False
+    blurs: bool = False
+    dtype: Any = jnp.float32
+    implementation: str = "fast"
+    kernel_init: Callable = kaiming_fan_out
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width in"]) -> Float[Array, "batch out_height out_width channels"]:
+        """Return feature maps of `ceil(size / stride)` pixels a side."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.channels)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        x = jnp.asarray(x, self.dtype)
+        if self.blurs and self.stride > 1 and x.shape[-1] >= BLURRED:
+            x = ops.blur(x)
+        window = ops.Window(self.stride, self.dilation, self.groups)
+        y = ops.convolve(x, jnp.asarray(kernel, self.dtype), window, self.implementation)
+        if self.bias:
+            y = y + self.param("bias", zeros, (self.channels,), jnp.float32).astype(self.dtype)
+        return y
 
 
-class View(NamedTuple):
-    """What row i of some maps sees of the image: the rows from `first + i * step` to `last + i * step`.
+class BatchNorm(nn.Module):
+    """BatchNorm with torch's running variance: the sum of squares over N - 1, where Flax divides by N.
 
-    Rows that lie outside of the image are padding. `step` is 0 where each row sees the whole image.
+    A training batch is normalized by the variance over N in both libraries: only what evaluation uses later differs.
+    N counts the batch and the pixels, on all devices that share statistics.
+
+    Attributes:
+      momentum: share of the running statistics that a batch leaves; torch's momentum is 1 less this.
+      epsilon: added to the variance.
+      unbiased: keep the variance over N - 1; else over N.
+      axis_name: mesh axis or axes over which a training batch's statistics are shared.
+      frozen: use the running statistics in training too, and leave them as they are.
+      scale_init: of the scales; the biases start at 0.
+      dtype: of the result; the arithmetic is float32.
+      implementation: of `ops.batch_norm`.
     """
 
-    first: int = 0
-    last: int = 0
-    step: int = 1
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    unbiased: bool = True
+    axis_name: Axes = None
+    frozen: bool = False
+    scale_init: Callable = ones
+    dtype: Any = jnp.float32
+    implementation: str = "fast"
 
-    @property
-    def size(self) -> int | None:
-        """Rows that are seen; None for the whole image."""
-        return self.last - self.first + 1 if self.step else None
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "*batch channels"],
+        use_running_average: bool,
+        activate: bool = False,
+        pooling: ops.Pooling | None = None,
+    ) -> Float[Array, "... channels"]:
+        """Return the normalized maps, after a ReLU with `activate` and a max-pooling with `pooling`.
+
+        In training the running statistics move too. Raises ConfigError if a channel then has a single value, which
+        would be normalized to 0.
+        """
+        x, channels = jnp.asarray(x, self.dtype), x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", zeros, None, channels)
+        var = self.variable("batch_stats", "var", ones, None, channels)
+        scale = jnp.asarray(self.param("scale", self.scale_init, channels, jnp.float32))
+        bias = jnp.asarray(self.param("bias", zeros, channels, jnp.float32))
+        if use_running_average or self.frozen:
+            y = ops.normalize(x, jnp.asarray(mean.value), var.value, scale, bias, self.epsilon, activate)
+            return y if pooling is None else ops.max_pool(y, *pooling, implementation=self.implementation)
+        fields = dict(epsilon=self.epsilon, implementation=self.implementation)
+        axes = None if self.is_initializing() else self.axis_name
+        y, batch_mean, batch_var = ops.batch_norm(
+            x, scale, bias, activate=activate, pooling=pooling, axes=axes, **fields
+        )
+        self.update(batch_mean, batch_var, x.size // x.shape[-1])
+        return y
+
+    def update(self, mean: Float[Array, " channels"], var: Float[Array, " channels"], values: int) -> None:
+        """Move the running statistics towards those of a batch with `values` values a channel on this device."""
+        if self.is_initializing():
+            return
+        count = values * (1 if self.axis_name is None else lax.psum(1, self.axis_name))
+        if isinstance(count, int) and count < 2:
+            raise ConfigError(
+                "BatchNorm cannot train on one value a channel, which it would normalize to 0: use larger images, more "
+                "of them on each device, shared statistics (parallel.norm_scope), or norm_frozen."
+            )
+        if not self.is_mutable_collection("batch_stats"):
+            return
+        unbiased = count / (count - 1) if self.unbiased else 1.0
+        for name, new in (("mean", mean), ("var", unbiased * var)):
+            old = self.get_variable("batch_stats", name)
+            self.put_variable("batch_stats", name, self.momentum * old + (1 - self.momentum) * new)
 
 
-WHOLE = View(0, 0, 0)
+def conv_norm(conv: Conv, norm: BatchNorm, x: Maps, train: bool, activate: bool = False) -> OutMaps:
+    """Return norm(conv(x)): in one operation where `ops.project` has one (on a TPU in training), else in two."""
+    one = conv.kernel_size == conv.stride == conv.groups == 1 and not conv.bias and isinstance(norm, BatchNorm)
+    if not (one and train) or norm.frozen or norm.implementation == "reference" or conv.is_initializing():
+        return norm(conv(x), not train, activate=activate)
+    if not ops.widens(x.shape[-1], conv.channels):
+        return norm(conv(x), not train, activate=activate)
+    kernel = conv.get_variable("params", "kernel")
+    scale, bias = (norm.get_variable("params", name) for name in ("scale", "bias"))
+    x = jnp.asarray(x, norm.dtype)
+    y, mean, var = ops.project(x, kernel, scale, bias, norm.epsilon, norm.axis_name, norm.implementation)
+    norm.update(mean, var, x.size // x.shape[-1])
+    return ops.relu(y) if activate else y
 
 
-def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
-    """Return the layers of a network in the order in which they are computed, for images of (height, width, channels).
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate that sees the mean of every channel (Hu et al. 2018, arXiv:1709.01507, section 3).
 
-    The receptive field is the theoretical one (Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional
-    Neural Networks, Distill).
+    gates = sigmoid(W2 relu(W1 means + b1) + b2). The hidden layer has `channels / reduction` units, rounded to a
+    multiple of 8 and at least 8, as timm rounds them. Both layers are 1x1 convolutions, as in timm's files.
     """
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    begin = functools.partial(model.init_with_output, jax.random.key(0))
-    with lowerings.use("xla"):  # the others multiply by zeros too, or inside a library
-        program, (_, variables) = jax.make_jaxpr(begin, return_shape=True)(images)
-    owned = {}
-    for path, leaf in flatten_dict(variables["params"]).items():
-        name = "/".join(path[:-1])
-        owned[name] = owned.get(name, 0) + math.prod(leaf.shape)
 
-    found: dict[str, Layer] = {}
-    for equation, module, view in _computed(program.jaxpr, [View()]):
-        if view is None:
-            continue
-        macs, output = _multiply_adds(equation), equation.outvars[0].aval.shape[1:]
-        if module in owned:
-            name, kind = module, _kind(macs, output)
-        elif pool := _pool(equation):
-            name, kind = f"{module}/{pool}".lstrip("/"), "pooling"
-        elif macs:
-            name, kind = module, _kind(macs, output)
-        else:
-            continue
-        if name in found:
-            kind, macs = found[name].kind, macs + found[name].multiply_adds
-        found[name] = Layer(name, kind, output, owned.get(name, 0), macs, view.size)
-    return list(found.values())
+    reduction: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Maps) -> Maps:
+        """Return `x` with its channels scaled."""
+        channels = x.shape[-1]
+        hidden = max(8, int(channels / self.reduction + 4) // 8 * 8)
+        dense = functools.partial(nn.Conv, kernel_size=(1, 1), dtype=self.dtype, kernel_init=kaiming_fan_out)
+        means = jnp.mean(x, axis=(1, 2), keepdims=True)
+        return x * nn.sigmoid(dense(channels, name="fc2")(nn.relu(dense(hidden, name="fc1")(means))))
 
 
-def _kind(macs: int, output: tuple[int, ...]) -> str:
-    if not macs:
-        return "normalization"
-    return "convolution" if len(output) == 3 else "dense"
+def drop_path(x: Maps, rate: float, key: jax.Array) -> Maps:
+    """Zero whole examples with probability `rate` and scale the others up (Huang et al. 2016, arXiv:1603.09382)."""
+    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0], 1, 1, 1))
+    return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
-def _pool(equation: Any) -> str | None:
-    """Return the name of a pooling that an equation is."""
-    name = POOLS.get(equation.primitive.name)
-    return None if name and math.prod(equation.params.get("window_dimensions", (0,))) == 1 else name
+def layers_of(net: nn.Module, **conv_fields: Any) -> dict[str, Callable[..., nn.Module]]:
+    """Return `conv` and `norm`, which make the layers of a network as its fields say."""
+    common = dict(dtype=net.dtype, implementation=net.implementation)
+    norm = functools.partial(
+        BatchNorm,
+        momentum=net.norm_momentum,
+        epsilon=net.norm_epsilon,
+        unbiased=net.norm_unbiased,
+        frozen=net.norm_frozen,
+        axis_name=net.norm_axis,
+        **common,
+    )
+    return dict(conv=functools.partial(Conv, **common, **conv_fields), norm=norm)
 
 
-def _multiply_adds(equation: Any) -> int:
-    if equation.primitive.name == "conv_general_dilated":
-        kernel, layout = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec
-        return equation.outvars[0].aval.size * math.prod(kernel) // kernel[layout[0]]
-    if equation.primitive.name == "dot_general":
-        left, ((contracted, _), _) = equation.invars[0].aval.shape, equation.params["dimension_numbers"]
-        return equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
-    return 0
+def check_choices(net: nn.Module, **choices: tuple[str, ...]) -> None:
+    """Raise ConfigError if a field of `net` has none of its allowed values."""
+    for field, allowed in choices.items():
+        if (value := getattr(net, field)) not in allowed:
+            names = ", ".join(name or "empty" for name in allowed)
+            raise ConfigError(f"the network's {field} is {value!r}: use one of {names}.")
 
 
-def _computed(jaxpr: Any, views: list[View | None], path: str = "") -> Iterator[tuple[Any, str, View | None]]:
-    """Give the equations of a program and of those that it calls, with the Flax path of the module and the view.
-
-    `views` are those of the program's inputs; None says that a value does not depend on the image.
-    """
-    seen = dict(zip(jaxpr.invars, views, strict=True))
-    for equation in jaxpr.eqns:
-        here = f"{path}/{equation.source_info.name_stack}"
-        inputs = [None if isinstance(value, Literal) else seen.get(value) for value in equation.invars]
-        if equation.primitive.name in CALLS:
-            inner = equation.params.get("call_jaxpr") or equation.params["jaxpr"]
-            inner = getattr(inner, "jaxpr", inner)
-            outputs = yield from _computed(inner, inputs, here)
-        else:
-            outputs = [_view(equation, inputs)] * len(equation.outvars)
-            # Flax names the root by its class, a method by "Class.method", and a module twice that calls its parent's.
-            parts = [part for part, _ in itertools.groupby(here.split("/")) if part and "." not in part]
-            module = "/".join(parts[1:])
-            yield equation, module, outputs[0]
-        seen.update(zip(equation.outvars, outputs, strict=True))
-    return [None if isinstance(value, Literal) else seen.get(value) for value in jaxpr.outvars]
-
-
-def _view(equation: Any, inputs: list[View | None]) -> View | None:
-    """Return what the result of an equation sees, from what its inputs see. Rows are axis 1, as in NHWC."""
-    views, name, params = [view for view in inputs if view], equation.primitive.name, equation.params
-    if not views:
-        return None
-    rows, made = (var.aval.shape[1:2] for var in (equation.invars[inputs.index(views[0])], equation.outvars[0]))
-    flat = equation.outvars[0].aval.ndim != 4
-    if WHOLE in views or flat or name == "rev":
-        return WHOLE
-    if name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape[params["dimension_numbers"].rhs_spec[2]]
-        return _window(*views, kernel, params["window_strides"][0], params["padding"][0][0], params["rhs_dilation"][0])
-    if name.startswith("reduce_window"):
-        fields = ("window_dimensions", "window_strides", "padding", "window_dilation")
-        size, stride, padding, dilation = (params[field][1] for field in fields)
-        return _window(*views, size, stride, padding[0], dilation)
-    if name == "slice":
-        return _window(*views, 1, (params["strides"] or (1, 1))[1], -params["start_indices"][1])
-    if name == "pad":
-        return _window(*views, 1, 1, int(params["padding_config"][1][0]))
-    if name == "concatenate" and params["dimension"] in (1, 2):
-        return _inside(equation, inputs)
-    # What is left works on each pixel for itself, if it keeps the rows.
-    if rows not in (made, (1,)) or len({view.step for view in views}) > 1:
-        return WHOLE
-    return View(min(view.first for view in views), max(view.last for view in views), views[0].step)
-
-
-def _window(view: View, size: int, stride: int, padding: int, dilation: int = 1) -> View:
-    """Return what sees `size` rows of a view, the first one `padding` rows before it."""
-    first = view.first - padding * view.step
-    return View(first, first + view.last - view.first + (size - 1) * dilation * view.step, stride * view.step)
-
-
-def _inside(equation: Any, inputs: list[View | None]) -> View | None:
-    """Return the view of the largest of the maps that are put side by side: the others are a border around it."""
-    axis = equation.params["dimension"]
-    sizes = [value.aval.shape[axis] for value in equation.invars]
-    largest = sizes.index(max(sizes))
-    before = sum(sizes[:largest]) if axis == 1 else 0
-    return inputs[largest] and _window(inputs[largest], 1, 1, before)
+def check_at_least(net: nn.Module, least: int, *fields: str) -> None:
+    """Raise ConfigError if a field of `net`, a number or several, is below `least`."""
+    for field in fields:
+        value = getattr(net, field)
+        if min(value if isinstance(value, tuple) else (value,), default=math.inf) < least:
+            raise ConfigError(f"the network's {field} is {value!r}: use {least} or more.")

@@ -1,5 +1,6 @@
 """ResNet: one module whose field values make v1, v1.5, v2, ResNeXt, SE, wide, deep-stem, CIFAR and plain networks."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -7,27 +8,30 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from resnet_jax import ops
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.blocks import (
-    ACTIVATION_ORDERS,
-    SHORTCUT_GATES,
-    SHORTCUTS,
-    BasicBlock,
-    BottleneckBlock,
-    batch_norm,
-)
-from resnet_jax.models.convolution import Conv
-from resnet_jax.models.features import Feature
-from resnet_jax.models.normalization import relu
-from resnet_jax.models.stems import DeepStem, end_stem
+from resnet_jax.lookup import lookup
+from resnet_jax.models import identity, stem
+from resnet_jax.models.blocks import SHORTCUTS, BasicBlock, Bottleneck, PreActBlock, PreActBottleneck
+from resnet_jax.models.layers import Images, check_at_least, check_choices, layers_of, torch_linear
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
-STEM_STRIDES = {"imagenet": 4, "deep": 4, "cifar": 1}  # with the max-pool
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+PREACTIVATED = {"basic": PreActBlock, "bottleneck": PreActBottleneck}
+ABLATED = {"basic": identity.IdentityBasicBlock, "bottleneck": identity.IdentityBottleneck}
 
-Images = Float[Array, "batch height width channels"]
 
-# Uniform within 1 / sqrt(inputs), the linear layer of torch; the bias starts at 0, as in fb.resnet.torch.
-torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+class FeatureInfo(NamedTuple):
+    """A feature map of a network.
+
+    Attributes:
+      name: under which `features` returns it.
+      channels: its last axis.
+      stride: pixels of the image that a step in it spans.
+    """
+
+    name: str
+    channels: int
+    stride: int
 
 
 class ResNet(nn.Module):
@@ -36,7 +40,9 @@ class ResNet(nn.Module):
     Attributes:
       stage_sizes: blocks in each stage; every stage but the first halves the resolution.
       stage_widths: channels of each stage, before the block's expansion.
-      block: "basic" or "bottleneck".
+      block: "basic", "bottleneck", a class of your own, or its name as "module:name". Such a class is made with those
+        of the fields of `Block` and `Bottleneck` that it declares; its output has `expansion` (1 if it has none) times
+        `channels` channels, and it is called with the maps and `train`.
       num_classes: logits; 0 leaves the head out and returns the pooled features.
       stem: "imagenet" (7x7 stride 2, then max-pool 3x3 stride 2), "deep" (three 3x3 for the 7x7: He et al. 2018,
         arXiv:1812.01187) or "cifar" (3x3).
@@ -58,8 +64,8 @@ class ResNet(nn.Module):
         arXiv:1709.01507); 0 leaves it out.
       activation_order: "original" (v1), "bn_after_addition", "relu_before_addition", "relu_preactivation" (ReLU-only
         pre-activation) or "preactivation" (full pre-activation, v2): He et al. 2016 (arXiv:1603.05027), figure 4 and
-        table 2; `Block` describes them. With either pre-activation one more activation follows the last block. The
-        stem ends in BatchNorm and ReLU but for "preactivation".
+        table 2; `IdentityBlock` describes them. With either pre-activation one more activation follows the last block.
+        The stem ends in BatchNorm and ReLU but for "preactivation".
       shortcut_gate: "" or, by He et al. 2016, figure 2 and table 1, "constant" (shortcut and branch are halved),
         "exclusive" (gates g of a 1x1 convolution scale the branch, and 1 - g the shortcut), "shortcut_only" (1 - g
         scales the shortcut) or "dropout" (of half of the shortcut). The table's "1x1 conv shortcut" is shortcut "C".
@@ -72,6 +78,8 @@ class ResNet(nn.Module):
       norm_unbiased: running variances are over N - 1 values, as torch keeps them; else over N, as Flax does.
       norm_frozen: use the running statistics in training too, and leave them as they are.
       norm_axis: mesh axes over which a training batch's BatchNorm statistics are shared; None keeps them local.
+      implementation: "fast" or "reference": the same values and gradients by the programs that measured best on each
+        platform, or by ordinary JAX, which supports every transformation (`resnet_jax.ops`).
       dtype: of the computation. Parameters, statistics and logits are float32 always.
 
     Raises ConfigError when it is first used with fields that make no network.
@@ -79,7 +87,7 @@ class ResNet(nn.Module):
 
     stage_sizes: tuple[int, ...]
     stage_widths: tuple[int, ...] = (64, 128, 256, 512)
-    block: str = "basic"
+    block: str | type[nn.Module] = "basic"
     num_classes: int = 1000
     stem: str = "imagenet"
     stem_width: int = 64
@@ -105,6 +113,7 @@ class ResNet(nn.Module):
     norm_unbiased: bool = True
     norm_frozen: bool = False
     norm_axis: Any = None
+    implementation: str = "fast"
     dtype: Any = jnp.float32
 
     @property
@@ -115,45 +124,44 @@ class ResNet(nn.Module):
     def setup(self):
         """Make the stem, the blocks, the last BatchNorm of a pre-activation network, and the head."""
         check(self)
-        norm = batch_norm(self)
+        layers = layers_of(self, bias=self.conv_bias)
         if self.stem == "deep":
-            self.stem_conv = DeepStem(norm, (*self.stem_hidden, self.stem_width), self.conv_bias, self.dtype)
+            self.stem_conv = stem.DeepStem((*self.stem_hidden, self.stem_width), **layers)
         else:
             kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-            self.stem_conv = Conv(self.stem_width, kernel_size, stride, bias=self.conv_bias, dtype=self.dtype)
+            self.stem_conv = layers["conv"](self.stem_width, kernel_size, stride)
         if not self.preactivation:
-            self.stem_bn = norm()
+            self.stem_bn = layers["norm"]()
 
-        fields = dict(norm=norm, activation_order=self.activation_order, dtype=self.dtype)
-        fields |= dict(shortcut=self.shortcut, avg_down=self.avg_down, se_reduction=self.se_reduction)
-        fields |= dict(cardinality=self.cardinality, base_width=self.base_width, stride_in_1x1=self.stride_in_1x1)
-        fields |= dict(projection_norm=self.projection_norm, conv_bias=self.conv_bias, blur_pool=self.blur_pool)
-        fields |= dict(shortcut_gate=self.shortcut_gate, gate_bias=self.gate_bias)
-        if self.block == "bottleneck":
-            fields |= dict(expansion=self.expansion)
         self.stages = tuple(
             tuple(f"stage{stage}_block{i + 1}" for i in range(size))
             for stage, size in enumerate(self.stage_sizes, start=1)
         )
-        total, made = sum(self.stage_sizes), 0
-        for names, width, stage in zip(self.stages, self.stage_widths, resolutions(self), strict=True):
+        count = 0
+        for names, width, resolution in zip(self.stages, self.stage_widths, resolutions(self), strict=True):
             for i, name in enumerate(names):
-                made += 1
-                block = BLOCKS[self.block](
+                count += 1
+                block = self.make_block(
                     channels=width,
-                    stride=stage.stride if i == 0 else 1,
-                    dilation=stage.dilation,
-                    first_dilation=stage.first_dilation if i == 0 else None,
-                    zero_init_last=self.zero_init_last,
-                    drop_path=self.stochastic_depth * made / total,
-                    **fields,
+                    stride=resolution.stride if i == 0 else 1,
+                    dilation=resolution.dilation,
+                    first_dilation=resolution.first_dilation if i == 0 else None,
+                    drop_path=self.stochastic_depth * count / sum(self.stage_sizes),
                 )
                 setattr(self, name, block)
 
         if self.preactivation:
-            self.last_bn = norm()
+            self.last_bn = layers["norm"]()
         if self.num_classes:
             self.head = nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=torch_linear)
+
+    @nn.nowrap
+    def make_block(self, **fields: Any) -> nn.Module:
+        """Return a block with these fields and those of the network that its class declares."""
+        block = block_class(self)
+        shared = {name: getattr(self, name) for name in BLOCK_FIELDS}
+        fields = shared | layers_of(self, bias=self.conv_bias, blurs=self.blur_pool) | fields
+        return block(**{name: value for name, value in fields.items() if name in declared_fields(block)})
 
     def features(self, images: Images, train: bool = False) -> dict[str, Float[Array, "batch _ _ _"]]:
         """Return feature maps by name: "stem" (before its max-pool), "stage1", "stage2", and so on, in `dtype`."""
@@ -164,30 +172,30 @@ class ResNet(nn.Module):
         x = self.stem_conv(x, train) if self.stem == "deep" else self.stem_conv(x)
         norm = None if self.preactivation else self.stem_bn
         if self.stem == "cifar":
-            x = x if norm is None else norm(x, use_running_average=not train, activate=True)
+            x = x if norm is None else norm(x, not train, activate=True)
             maps = {"stem": x}
         else:
-            kept, x = end_stem(norm, x, train, keep_stem)
+            kept, x = stem.norm_and_pool(norm, x, train, keep_stem)
             maps = {"stem": kept}
         for i, names in enumerate(self.stages, start=1):
             for name in names:
                 x = getattr(self, name)(x, train)
             maps[f"stage{i}"] = x
         if self.preactivation:
-            x = self.last_bn(x, use_running_average=not train, activate=True)
+            x = self.last_bn(x, not train, activate=True)
         elif self.activation_order == "relu_preactivation":
-            x = relu(x)
+            x = ops.relu(x)
         return maps | {f"stage{len(self.stages)}": x}
 
     @nn.nowrap
-    def feature_info(self) -> tuple[Feature, ...]:
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
         """Return name, channels and stride of what `features` returns, in its order. It needs no variables."""
         check(self)
-        stride = STEM_STRIDES[self.stem]
-        info = [Feature("stem", self.stem_width, min(stride, 2))]
+        stride = stem.STRIDES[self.stem]
+        info = [FeatureInfo("stem", self.stem_width, min(stride, 2))]
         for i, (width, stage) in enumerate(zip(self.stage_widths, resolutions(self), strict=True), start=1):
             stride *= stage.stride
-            info.append(Feature(f"stage{i}", width * BLOCKS[self.block].expansion, stride))
+            info.append(FeatureInfo(f"stage{i}", width * expansion_of(self), stride))
         return tuple(info)
 
     def pre_logits(self, images: Images, train: bool = False) -> Float[Array, "batch features"]:
@@ -217,7 +225,7 @@ class Resolution(NamedTuple):
 
 def resolutions(net: ResNet) -> list[Resolution]:
     """Return how each stage treats the resolution."""
-    stride, dilation, stages = STEM_STRIDES[net.stem], 1, [Resolution(1, 1, 1)]
+    stride, dilation, stages = stem.STRIDES[net.stem], 1, [Resolution(1, 1, 1)]
     for _ in net.stage_sizes[1:]:
         if stride == net.output_stride:
             stages.append(Resolution(1, dilation, 2 * dilation))
@@ -228,28 +236,50 @@ def resolutions(net: ResNet) -> list[Resolution]:
     return stages
 
 
+# Fields of the network that a block has too.
+BLOCK_FIELDS = {
+    *("shortcut", "avg_down", "projection_norm", "zero_init_last", "se_reduction", "dtype"),
+    *("expansion", "cardinality", "base_width", "stride_in_1x1"),
+    *("activation_order", "shortcut_gate", "gate_bias"),
+}
+
+
+def block_class(net: ResNet) -> type[nn.Module]:
+    """Return the class of a network's blocks. Raises ConfigError if there is none of that name."""
+    if not isinstance(net.block, str):
+        return net.block
+    standard = net.activation_order in ("original", "preactivation") and not net.shortcut_gate
+    table = {True: PREACTIVATED, False: BLOCKS}[net.preactivation] if standard else ABLATED
+    return lookup("block", net.block, table)
+
+
+def declared_fields(network: type[nn.Module]) -> set[str]:
+    """Return the names of the fields of a class of modules."""
+    return {field.name for field in dataclasses.fields(network)} - {"parent", "name"}
+
+
+def expansion_of(net: ResNet) -> int:
+    """Return how many times as wide as its stage the output of a block is."""
+    block = block_class(net)
+    return net.expansion if "expansion" in declared_fields(block) else getattr(block, "expansion", 1)
+
+
 def check(net: ResNet) -> None:
     """Raise ConfigError if the fields of `net` make no network, or one that differs from what they seem to say."""
-    choices = dict(block=tuple(BLOCKS), stem=tuple(STEM_STRIDES), shortcut=SHORTCUTS)
-    choices |= dict(activation_order=ACTIVATION_ORDERS, shortcut_gate=("", *SHORTCUT_GATES))
-    for field, allowed in choices.items():
-        if (value := getattr(net, field)) not in allowed:
-            raise ConfigError(
-                f"the network's {field} is {value!r}: use one of {', '.join(name or 'empty' for name in allowed)}."
-            )
+    orders, gates = identity.ACTIVATION_ORDERS, ("", *identity.SHORTCUT_GATES)
+    check_choices(net, stem=tuple(stem.STRIDES), shortcut=SHORTCUTS, activation_order=orders, shortcut_gate=gates)
+    check_choices(net, implementation=ops.IMPLEMENTATIONS)
+    block_class(net)
     if not net.stage_sizes or len(net.stage_sizes) != len(net.stage_widths):
         raise ConfigError(
             f"stage_sizes is {net.stage_sizes} and stage_widths {net.stage_widths}: give every stage one of each."
         )
-    stem = (net.stem_width, *net.stem_hidden)
-    if min(*net.stage_sizes, *net.stage_widths, *stem, net.cardinality, net.base_width, net.expansion) < 1:
-        raise ConfigError(
-            "stage_sizes, stage_widths, stem_width, stem_hidden, cardinality, base_width and expansion must be 1 or "
-            "more."
-        )
+    check_at_least(net, 1, "stage_sizes", "stage_widths", "stem_width", "stem_hidden")
+    check_at_least(net, 1, "cardinality", "base_width", "expansion")
+    check_at_least(net, 0, "se_reduction", "num_classes")
     if net.stem != "deep" and net.stem_hidden != ResNet.stem_hidden:
         raise ConfigError("stem_hidden belongs to deep stems: set stem to deep.")
-    strides = [STEM_STRIDES[net.stem] * 2**stage for stage in range(len(net.stage_sizes))]
+    strides = [stem.STRIDES[net.stem] * 2**stage for stage in range(len(net.stage_sizes))]
     if net.output_stride not in (0, *strides):
         raise ConfigError(
             f"output_stride is {net.output_stride}: this network can have {', '.join(map(str, strides))}, or 0 for its "
@@ -259,8 +289,6 @@ def check(net: ResNet) -> None:
         raise ConfigError(f"avg_down changes projections, and shortcut {net.shortcut} has none: use shortcut B or C.")
     if not net.projection_norm and net.shortcut not in ("B", "C"):
         raise ConfigError(f"projection_norm is of projections, and shortcut {net.shortcut} has none: leave it on.")
-    if net.se_reduction < 0:
-        raise ConfigError(f"se_reduction is {net.se_reduction}: use 1 or more, or 0 for blocks without gates.")
     bottleneck_only = ("cardinality", "base_width", "expansion", "stride_in_1x1")
     if net.block == "basic" and any(getattr(net, field) != getattr(ResNet, field) for field in bottleneck_only):
         raise ConfigError(f"{', '.join(bottleneck_only)} belong to bottlenecks: set block to bottleneck.")
@@ -278,13 +306,10 @@ def check(net: ResNet) -> None:
             f"base_width {net.base_width} leaves no channel in a stage {min(net.stage_widths)} wide: use "
             f"{math.ceil(64 / min(net.stage_widths))} or more."
         )
-    expansion = net.expansion if net.block == "bottleneck" else 1
-    widths = [net.stem_width, *(width * expansion for width in net.stage_widths)]
+    widths = [net.stem_width, *(width * expansion_of(net) for width in net.stage_widths)]
     if net.shortcut.startswith("A") and widths != sorted(widths):
         raise ConfigError(f"shortcut A can only add channels, and the widths {widths} fall: use shortcut B.")
     if net.shortcut == "none" and (net.zero_init_last or net.stochastic_depth):
         raise ConfigError("zero_init_last and stochastic_depth need a shortcut: turn them off for a plain network.")
-    if net.num_classes < 0:
-        raise ConfigError(f"num_classes is {net.num_classes}: use 1 or more, or 0 for a network without a head.")
     if not 0 <= net.stochastic_depth < 1:
         raise ConfigError(f"stochastic_depth is {net.stochastic_depth}: use a probability below 1.")

@@ -63,6 +63,12 @@ def test_statistics_of_images_are_the_moments_of_what_the_norms_read():
     np.testing.assert_allclose(found["var"], maps.var(axis=(0, 1, 2)), rtol=1e-4)
 
 
+def test_a_gate_of_a_block_that_the_network_lacks_is_refused():
+    model, variables, images, _ = small("post-activation", (2,))
+    with pytest.raises(ValueError, match=r"no blocks \['stage9_block1'\]"), gated({"stage9_block1": jnp.zeros(())}):
+        model.apply(variables, images)
+
+
 def test_a_densenet_has_no_blocks():
     model = create_model("cifar_densenet_bc100_12", block_sizes=(1, 1), growth_rate=4, stem_width=4)
     images = np.zeros((1, 8, 8, 3), np.float32)

@@ -1,25 +1,39 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.errors import ConfigError
 from resnet_jax.models.blocks import (
-    SHORTCUT_GATES,
     SHORTCUTS,
     BasicBlock,
     Block,
-    BottleneckBlock,
-    SqueezeExcite,
+    Bottleneck,
+    PreActBlock,
+    PreActBottleneck,
     average,
-    drop_path,
     pad_channels,
 )
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.identity import SHORTCUT_GATES, IdentityBasicBlock, IdentityBottleneck
+from resnet_jax.models.layers import SqueezeExcite, drop_path
 from tests.models.reference import convolve, normalize, relu, scrambled
 
-NORM = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
+BLOCKS = {
+    (BasicBlock, "original"): BasicBlock,
+    (BasicBlock, "preactivation"): PreActBlock,
+    (Bottleneck, "original"): Bottleneck,
+    (Bottleneck, "preactivation"): PreActBottleneck,
+}
+IDENTITY = {BasicBlock: IdentityBasicBlock, Bottleneck: IdentityBottleneck}
+
+
+def blocks(kind, activation_order, *args, **fields):
+    """The blocks that have an order: the standard one, if there is one, and that of the ablations."""
+    standard = BLOCKS.get((kind, activation_order))
+    return [
+        *([standard(*args, **fields)] if standard else []),
+        IDENTITY[kind](*args, activation_order=activation_order, **fields),
+    ]
 
 
 def noise(*shape, seed=0):
@@ -51,7 +65,9 @@ def averaged(x, size):
 
 def expected(block, variables, x):
     """The block's equation: He et al. 2015, equations 1 and 2, or He et al. 2016, figure 4; and its figure 2."""
-    order, params, statistics = block.activation_order, variables["params"], variables["batch_stats"]
+    order = "preactivation" if isinstance(block, PreActBlock | PreActBottleneck) else "original"
+    order, gate = getattr(block, "activation_order", order), getattr(block, "shortcut_gate", "")
+    params, statistics = variables["params"], variables["batch_stats"]
     strides = {"bn1": block.stride} if block.expansion == 1 or block.stride_in_1x1 else {"bn2": block.stride}
     out_channels = block.channels * block.expansion
     projection = "averaged_shortcut" if block.avg_down else "shortcut"
@@ -85,13 +101,13 @@ def expected(block, variables, x):
         before = {"A": 0, "A_both": added // 2}.get(block.shortcut, 0)
         shortcut = shortcut[:, :: block.stride, :: block.stride]
         shortcut = np.pad(shortcut, ((0, 0), (0, 0), (0, 0), (before, added - before)))
-    if block.shortcut_gate in ("exclusive", "shortcut_only"):
+    if gate in ("exclusive", "shortcut_only"):
         gates = convolve(x, params["gate"]["kernel"], block.stride) + params["gate"]["bias"]
         gates = 1 / (1 + np.exp(-gates))
-        y = gates * y if block.shortcut_gate == "exclusive" else y
+        y = gates * y if gate == "exclusive" else y
         shortcut = (1 - gates) * shortcut
-    y = y / 2 if block.shortcut_gate == "constant" else y
-    shortcut = shortcut / 2 if block.shortcut_gate in ("constant", "dropout") else shortcut
+    y = y / 2 if gate == "constant" else y
+    shortcut = shortcut / 2 if gate in ("constant", "dropout") else shortcut
     y = y if block.shortcut == "none" else y + shortcut
     if order == "bn_after_addition":
         return relu(bn(f"bn{count}", y))
@@ -104,18 +120,17 @@ def expected(block, variables, x):
 def test_a_basic_block_computes_its_equation(shortcut, activation_order, changes):
     x = noise(2, 5, 5, 4)
     fields = dict(channels=8, stride=2) if changes else dict(channels=4)
-    block, variables = with_variables(
-        BasicBlock(NORM, shortcut=shortcut, activation_order=activation_order, **fields), x
-    )
-    np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
+    for block in blocks(BasicBlock, activation_order, shortcut=shortcut, **fields):
+        block, variables = with_variables(block, x)
+        np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B", "none"])
 @pytest.mark.parametrize("activation_order", ["bn_after_addition", "relu_before_addition", "relu_preactivation"])
 def test_a_block_of_another_order_of_activation_computes_its_equation(activation_order, shortcut):
     x = noise(2, 5, 5, 4)
-    kind = BottleneckBlock if shortcut == "B" else BasicBlock
-    block = kind(NORM, 8, 2, shortcut, activation_order=activation_order)
+    kind = IdentityBottleneck if shortcut == "B" else IdentityBasicBlock
+    block = kind(8, 2, shortcut, activation_order=activation_order)
     block, variables = with_variables(block, x)
     np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
 
@@ -125,7 +140,7 @@ def test_a_block_of_another_order_of_activation_computes_its_equation(activation
 def test_a_block_with_a_scaled_shortcut_computes_its_equation(shortcut_gate, fields):
     x = noise(2, 5, 5, 4)
     channels = 8 if fields.get("stride") else 4
-    block = BasicBlock(NORM, channels, shortcut_gate=shortcut_gate, **fields)
+    block = IdentityBasicBlock(channels, shortcut_gate=shortcut_gate, **fields)
     block, variables = with_variables(block, x)
     np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
     assert ("gate" in variables["params"]) == (shortcut_gate in ("exclusive", "shortcut_only"))
@@ -133,7 +148,7 @@ def test_a_block_with_a_scaled_shortcut_computes_its_equation(shortcut_gate, fie
 
 def test_gates_start_at_the_bias_that_is_asked_for():
     x = noise(1, 3, 3, 4)
-    block = BasicBlock(NORM, 4, shortcut_gate="exclusive", gate_bias=-6.0)
+    block = IdentityBasicBlock(4, shortcut_gate="exclusive", gate_bias=-6.0)
     params = initialized(block, x)["params"]["gate"]
     np.testing.assert_array_equal(params["bias"], np.full(4, -6.0, np.float32))
     assert params["kernel"].shape == (1, 1, 4, 4)
@@ -141,7 +156,7 @@ def test_gates_start_at_the_bias_that_is_asked_for():
 
 def test_dropout_on_the_shortcut_zeroes_half_of_its_values_in_training():
     x = 1 + jnp.abs(noise(8, 16, 16, 4))
-    block, variables = with_variables(BasicBlock(NORM, 4, shortcut_gate="dropout"), x)
+    block, variables = with_variables(IdentityBasicBlock(4, shortcut_gate="dropout"), x)
     for name in ("bn1", "bn2"):  # a branch of zeros
         variables["params"][name] = jax.tree.map(np.zeros_like, variables["params"][name])
     y, _ = block.apply(variables, x, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
@@ -154,18 +169,20 @@ def test_dropout_on_the_shortcut_zeroes_half_of_its_values_in_training():
 def test_a_grouped_bottleneck_block_computes_its_equation(activation_order, stride_in_1x1):
     x = noise(2, 5, 5, 4)
     fields = dict(channels=8, stride=2, cardinality=2, base_width=16, stride_in_1x1=stride_in_1x1)
-    block, variables = with_variables(BottleneckBlock(NORM, activation_order=activation_order, **fields), x)
-    np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
+    for block in blocks(Bottleneck, activation_order, **fields):
+        block, variables = with_variables(block, x)
+        np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
 
 
 @pytest.mark.parametrize("fields", [dict(avg_down=True), dict(se_reduction=16), dict(avg_down=True, se_reduction=16)])
 @pytest.mark.parametrize("activation_order", ["original", "preactivation"])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kind", [BasicBlock, BottleneckBlock])
+@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
 def test_a_block_with_averages_and_gates_computes_its_equation(kind, stride, activation_order, fields):
     x = noise(2, 5, 5, 4)
-    block, variables = with_variables(kind(NORM, 8, stride, activation_order=activation_order, **fields), x)
-    np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
+    for block in blocks(kind, activation_order, 8, stride, **fields):
+        block, variables = with_variables(block, x)
+        np.testing.assert_allclose(block.apply(variables, x, False), expected(block, variables, x), atol=1e-4)
 
 
 def test_shortcut_a_puts_the_zero_channels_after():
@@ -199,8 +216,8 @@ def test_the_hidden_layer_of_squeeze_and_excitation_is_rounded_to_eights(channel
     assert params["fc2"]["kernel"].shape == (1, 1, hidden, channels)
 
 
-def projections(shortcut, **fields):
-    block = BasicBlock(NORM, shortcut=shortcut, **fields)
+def projections(shortcut, kind=BasicBlock, **fields):
+    block = kind(shortcut=shortcut, **fields)
     params = jax.eval_shape(lambda: block.init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)), False))["params"]
     return {name for name in params if name.startswith("shortcut")}
 
@@ -217,39 +234,36 @@ def test_shortcuts_b_and_c_project_where_stride_or_channels_change(shortcut, fie
 
 
 def test_a_projection_under_preactivation_has_no_batchnorm():
-    assert projections("B", channels=16, activation_order="preactivation") == {"shortcut_conv"}
+    assert projections("B", PreActBlock, channels=16) == {"shortcut_conv"}
 
 
-@pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
-@pytest.mark.parametrize("activation_order", ["original", "preactivation"])
-def test_a_plain_block_has_no_identity_path(block, activation_order):
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck, PreActBlock, PreActBottleneck])
+def test_a_plain_block_has_no_identity_path(block):
     x = noise(2, 4, 4, 8)
-    block, variables = with_variables(
-        block(NORM, 8 // block.expansion, 1, "none", activation_order=activation_order), x
-    )
+    block, variables = with_variables(block(8 // block.expansion, 1, "none"), x)
     silent = {**variables, "params": jax.tree.map(np.zeros_like, variables["params"])}
     np.testing.assert_array_equal(block.apply(silent, x, False), np.zeros_like(x))
     assert np.any(block.apply(variables, x, False) != 0)
 
 
-@pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 @pytest.mark.parametrize("train", [False, True])
 def test_with_a_zero_scale_at_the_end_a_block_begins_as_its_rectified_shortcut(block, train):
     x = noise(2, 5, 5, 8)
-    same = block(NORM, 8 // block.expansion, zero_init_last=True)
+    same = block(8 // block.expansion, zero_init_last=True)
     y, _ = same.apply(initialized(same, x), x, train, mutable=["batch_stats"])
     np.testing.assert_array_equal(y, relu(x))
 
-    wider = block(NORM, 16 // block.expansion, 2, "A", zero_init_last=True)
+    wider = block(16 // block.expansion, 2, "A", zero_init_last=True)
     y, _ = wider.apply(initialized(wider, x), x, train, mutable=["batch_stats"])
     np.testing.assert_array_equal(y, relu(np.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, 8)))))
 
 
-@pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 @pytest.mark.parametrize("zero_init_last", [False, True])
 def test_every_scale_but_the_zeroed_last_starts_at_one(block, zero_init_last):
     x = noise(1, 4, 4, 4)
-    params = initialized(block(NORM, 8, zero_init_last=zero_init_last), x)["params"]
+    params = initialized(block(8, zero_init_last=zero_init_last), x)["params"]
     starts = {name: np.unique(params[name]["scale"]).tolist() for name in params if "bn" in name}
     last = max(name for name in starts if name.startswith("bn"))
     assert starts.pop(last) == [0 if zero_init_last else 1]
@@ -258,7 +272,7 @@ def test_every_scale_but_the_zeroed_last_starts_at_one(block, zero_init_last):
 
 def test_a_preactivated_block_passes_its_input_on_unrectified():
     x = -jnp.abs(noise(2, 4, 4, 4))
-    block, variables = with_variables(BasicBlock(NORM, 4, activation_order="preactivation"), x)
+    block, variables = with_variables(PreActBlock(4), x)
     variables["params"]["conv2"]["kernel"] = np.zeros((3, 3, 4, 4), np.float32)
     np.testing.assert_array_equal(block.apply(variables, x, False), x)
 
@@ -266,7 +280,7 @@ def test_a_preactivated_block_passes_its_input_on_unrectified():
 @pytest.mark.parametrize(("stride_in_1x1", "sizes"), [(True, [4, 4, 4]), (False, [8, 4, 4])])
 def test_the_stride_is_in_the_1x1_of_v1_and_in_the_3x3_of_v1_5(stride_in_1x1, sizes):
     x = noise(2, 8, 8, 4)
-    block, variables = with_variables(BottleneckBlock(NORM, 2, 2, stride_in_1x1=stride_in_1x1), x)
+    block, variables = with_variables(Bottleneck(2, 2, stride_in_1x1=stride_in_1x1), x)
     _, captured = block.apply(variables, x, False, capture_intermediates=True, mutable=["intermediates"])
     maps = captured["intermediates"]
     assert [maps[f"conv{i}"]["__call__"][0].shape[1] for i in (1, 2, 3)] == sizes
@@ -274,8 +288,8 @@ def test_the_stride_is_in_the_1x1_of_v1_and_in_the_3x3_of_v1_5(stride_in_1x1, si
 
 def test_v1_and_v1_5_have_the_same_weights_and_other_values():
     x = noise(2, 8, 8, 4)
-    block, variables = with_variables(BottleneckBlock(NORM, 2, 2), x)
-    first = BottleneckBlock(NORM, 2, 2, stride_in_1x1=True)
+    block, variables = with_variables(Bottleneck(2, 2), x)
+    first = Bottleneck(2, 2, stride_in_1x1=True)
     y, other = block.apply(variables, x, False), first.apply(variables, x, False)
     assert y.shape == other.shape
     assert not np.allclose(y, other, atol=0.01)
@@ -293,7 +307,7 @@ def test_v1_and_v1_5_have_the_same_weights_and_other_values():
     ],
 )
 def test_the_3x3_is_as_wide_as_cardinality_and_base_width_say(channels, cardinality, base_width, kernel):
-    block = BottleneckBlock(NORM, channels, cardinality=cardinality, base_width=base_width)
+    block = Bottleneck(channels, cardinality=cardinality, base_width=base_width)
     params = jax.eval_shape(lambda: block.init(jax.random.key(0), jnp.zeros((1, 4, 4, 16)), False))["params"]
     assert params["conv2"]["kernel"].shape == kernel
     assert params["conv1"]["kernel"].shape == (1, 1, 16, kernel[3])
@@ -319,7 +333,7 @@ def test_drop_path_keeps_the_type():
 
 def test_a_block_whose_branch_is_dropped_is_its_rectified_shortcut():
     x = noise(64, 3, 3, 4)
-    block, variables = with_variables(BasicBlock(NORM, 4, drop_path=0.5), x)
+    block, variables = with_variables(BasicBlock(4, drop_path=0.5), x)
 
     def output(block):
         rngs = {"dropout": jax.random.key(0)}
@@ -334,6 +348,12 @@ def test_a_block_whose_branch_is_dropped_is_its_rectified_shortcut():
     np.testing.assert_allclose((y - x)[positive], 2 * (whole - x)[positive], atol=1e-4)
 
 
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck, PreActBlock])
+def test_a_shortcut_that_does_not_exist_is_refused(block):
+    with pytest.raises(ConfigError, match="shortcut is 'Z': use one of A, A_both, B, C, none"):
+        block(4, shortcut="Z").init(jax.random.key(0), jnp.zeros((1, 4, 4, 4)), False)
+
+
 def test_the_base_class_says_which_blocks_to_use():
-    with pytest.raises(NotImplementedError, match="BasicBlock or BottleneckBlock"):
-        Block(NORM, 4).init(jax.random.key(0), jnp.zeros((1, 4, 4, 4)), False)
+    with pytest.raises(NotImplementedError, match="BasicBlock or Bottleneck"):
+        Block(4).init(jax.random.key(0), jnp.zeros((1, 4, 4, 4)), False)

@@ -1,12 +1,13 @@
 import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from resnet_jax import ops
 from resnet_jax.errors import ConfigError
-from resnet_jax.models import convolution
 from resnet_jax.models.resnet import ResNet
 from tests.models.reference import convolve, normalize, relu, scrambled
 
@@ -223,13 +224,6 @@ def test_the_variance_of_an_axis_counts_the_values_of_all_of_it():
     np.testing.assert_allclose(found, np.tile(x.var(axis=(0, 1, 2), ddof=1), (2, 1)), rtol=1e-4)
 
 
-def test_a_single_value_has_no_unbiased_variance_and_keeps_its_own():
-    images = noise(1, 1, 1, 3)
-    model = tiny(norm_momentum=0.0)
-    _, updates = model.apply(filled(model, images), images, train=True, mutable=["batch_stats"])
-    np.testing.assert_array_equal(updates["batch_stats"]["stem_bn"]["var"], np.zeros(8))
-
-
 @pytest.mark.parametrize("activation_order", ["original", "preactivation"])
 def test_a_training_step_moves_every_statistic(activation_order):
     images = noise(4, 8, 8, 3)
@@ -386,11 +380,45 @@ def test_gates_add_a_1x1_convolution_to_each_block():
 def test_blur_pool_reaches_the_3x3_and_the_projection_of_blocks_that_stride(monkeypatch):
     """In ResNet-50 of ffcv-imagenet: `conv2` and `downsample.0` of the first block of stages 2 to 4."""
     seen = []
-    monkeypatch.setattr(convolution, "blur", lambda x: seen.append(x.shape[1:]) or x)
+    monkeypatch.setattr(ops, "blur", lambda x: seen.append(x.shape[1:]) or x)
     net = dict(stage_sizes=(2, 2), stage_widths=(16, 32), block="bottleneck", stem="imagenet", stem_width=16)
     for fields in (dict(blur_pool=True), dict()):
         jax.eval_shape(lambda fields=fields: tiny(**net, **fields).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
     assert seen == [(8, 8, 32), (8, 8, 64)]
+
+
+# Blocks of one's own
+
+
+class Halved(nn.Module):
+    """A block that declares only what it needs."""
+
+    channels: int
+    stride: int = 1
+    expansion = 2
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Conv(2 * self.channels, (3, 3), self.stride, padding=1)(x) / 2
+
+
+@pytest.mark.parametrize("block", [Halved, f"{__name__}:Halved"])
+def test_a_block_of_ones_own_needs_no_change_here(block):
+    images = noise(2, 8, 8, 3)
+    model = tiny(block=block)
+    assert [feature.channels for feature in model.feature_info()] == [8, 16, 32]
+    maps = model.apply(model.init(jax.random.key(0), images), images, method="features")
+    assert [maps[feature.name].shape[-1] for feature in model.feature_info()] == [8, 16, 32]
+
+
+@pytest.mark.parametrize("expansion", [1, 2, 4])
+def test_feature_info_knows_an_overridden_expansion(expansion):
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    model = tiny(block="bottleneck", expansion=expansion)
+    maps = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, method="features")[0], images)
+    assert {feature.name: feature.channels for feature in model.feature_info()} == {
+        name: shape.shape[-1] for name, shape in maps.items()
+    }
 
 
 # Fields that make no network
@@ -399,23 +427,26 @@ def test_blur_pool_reaches_the_3x3_and_the_projection_of_blocks_that_stride(monk
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(block="wide"), r"block is 'wide': use one of basic, bottleneck\."),
+        (dict(block="wide"), r"no block 'wide': use one of basic, bottleneck, or your own as \"module:name\""),
+        (dict(block="tests.models.test_resnet:Missing"), "has no 'Missing'"),
+        (dict(block="no_such_module:Block"), "names a module that cannot be found"),
+        (dict(implementation="slow"), "implementation is 'slow': use one of fast, reference"),
         (dict(stem="shallow"), r"stem is 'shallow': use one of imagenet, deep, cifar\."),
         (dict(shortcut="D"), r"shortcut is 'D': use one of A, A_both, B, C, none\."),
         (dict(stage_sizes=(1, 1, 1)), r"stage_sizes is \(1, 1, 1\) and stage_widths \(8, 16\).*one of each"),
-        (dict(stage_sizes=(1, 0)), "must be 1 or more"),
-        (dict(stage_widths=(0, 16)), "must be 1 or more"),
-        (dict(stem_width=0), "must be 1 or more"),
-        (dict(stem="deep", stem_hidden=(8, 0)), "must be 1 or more"),
+        (dict(stage_sizes=(1, 0)), "use 1 or more"),
+        (dict(stage_widths=(0, 16)), "use 1 or more"),
+        (dict(stem_width=0), "use 1 or more"),
+        (dict(stem="deep", stem_hidden=(8, 0)), "use 1 or more"),
         (dict(stem="imagenet", stem_hidden=(24, 32)), "stem_hidden belongs to deep stems"),
         (dict(avg_down=True, shortcut="A"), "shortcut A has none: use shortcut B or C"),
         (dict(avg_down=True, shortcut="none"), "shortcut none has none: use shortcut B or C"),
         (dict(projection_norm=False, shortcut="A"), "shortcut A has none: leave it on"),
         (dict(expansion=1), "belong to bottlenecks"),
-        (dict(block="bottleneck", expansion=0), "must be 1 or more"),
-        (dict(se_reduction=-1), "se_reduction is -1: use 1 or more, or 0"),
-        (dict(block="bottleneck", cardinality=0), "must be 1 or more"),
-        (dict(block="bottleneck", base_width=0), "must be 1 or more"),
+        (dict(block="bottleneck", expansion=0), "use 1 or more"),
+        (dict(se_reduction=-1), "se_reduction is -1: use 0 or more"),
+        (dict(block="bottleneck", cardinality=0), "use 1 or more"),
+        (dict(block="bottleneck", base_width=0), "use 1 or more"),
         (dict(cardinality=32), "belong to bottlenecks"),
         (dict(base_width=4), "belong to bottlenecks"),
         (dict(stride_in_1x1=True), "belong to bottlenecks"),

@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,28 +24,35 @@ import jaxlib
 import numpy as np
 import pooch
 
+from resnet_jax.ops.convolution import DIRECTIONS, Window, result_shape
+
 LIBRARY, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"  # as PyPI has them
-DIRECTIONS = ("forward", "input_gradient", "kernel_gradient")
 
 
-def convolve(direction: str, a: jax.Array, b: jax.Array, shape: tuple[int, ...], **window: int) -> jax.Array:
-    """Return a convolution ("forward" of images and kernel) or one of its gradients, in float32.
+def convolve(direction: str, a: jax.Array, b: jax.Array, window: Window, sides: Any = None) -> jax.Array:
+    """Return one direction of a convolution, computed in float32, in the type of `a`.
 
     Args:
       direction: one of `DIRECTIONS`.
-      a, b: images and kernel; gradient of the output and kernel for "input_gradient"; images and gradient of the output
-        for "kernel_gradient". Images are NHWC, kernels (height, width, in_channels / groups, channels).
-      shape: of the result.
-      **window: stride, dilation, padding and groups.
+      a, b: images and kernel; output gradient and kernel for "input_gradient"; images and output gradient for
+        "kernel_gradient". Images are NHWC, kernels (height, width, in_channels / groups, channels).
+      window: stride, dilation and groups.
+      sides: (height, width) of the images or of the kernel that a gradient has; None for "forward".
 
     Raises RuntimeError where `missing()` is not None.
     """
     if reason := missing():
         raise RuntimeError(f"oneDNN cannot be used: {reason}")
+    kernel_size = sides[0] if direction == "kernel_gradient" else b.shape[0]
+    shape = result_shape(direction, a, b, window, sides)
     call = jax.ffi.ffi_call(
         f"resnet_jax_onednn_{direction}", jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential"
     )
-    return call(a, b, **{name: np.int64(value) for name, value in window.items()})
+    fields = dict(
+        stride=window.stride, dilation=window.dilation, padding=window.padding(kernel_size), groups=window.groups
+    )
+    result = call(*(x.astype(jnp.float32) for x in (a, b)), **{name: np.int64(each) for name, each in fields.items()})
+    return result.astype(a.dtype)
 
 
 @functools.cache
@@ -64,7 +72,7 @@ def _compiled() -> pathlib.Path:
     """Return the compiled library, compiling it unless the cache has it for these versions."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise LookupError(f"it is not packaged for {platform.system()} on {platform.machine()}.")
-    source = importlib.resources.files("resnet_jax.onednn").joinpath("convolution.cc").read_bytes()
+    source = importlib.resources.files("resnet_jax.ops.onednn").joinpath("convolution.cc").read_bytes()
     versions = [jaxlib.__version__, *(importlib.metadata.version(name) for name in (LIBRARY, HEADERS))]
     shared, header = _installed(LIBRARY, "libdnnl.so.3"), _installed(HEADERS, "oneapi/dnnl/dnnl.hpp")
     key = hashlib.sha256(b"\0".join([source, *(str(part).encode() for part in (*versions, shared))])).hexdigest()[:16]

@@ -3,8 +3,8 @@ import csv
 import pytest
 
 from resnet_jax import create_model, list_models
-from resnet_jax.models.cost import costs
 from resnet_jax.models.registry import image_shape
+from resnet_jax.models.summary import costs
 from tests.golden.make_torch_costs import GOLDEN
 
 with GOLDEN.open() as file:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.pooling import max_pool
+from resnet_jax.ops import max_pool
 
 
 def of_flax(maps, window, stride, padding):
@@ -35,7 +35,7 @@ def test_values_and_gradients_are_those_of_xlas_pooling_also_where_values_are_eq
     np.testing.assert_allclose(gradient(max_pool), gradient(of_flax), atol=1e-6)
 
 
-def test_what_is_no_number_stays_one():
+def test_nan_stays_nan():
     maps = jnp.zeros((1, 4, 4, 1)).at[0, 1, 2, 0].set(jnp.nan)
     assert np.isnan(max_pool(maps, 2, 2, 0)).ravel().tolist() == [False, True, False, False]
 
@@ -49,7 +49,7 @@ def test_no_select_and_scatter_is_in_the_gradient():
 def test_the_gradient_repeats_to_the_bit_on_a_gpu():
     code = """if True:
         import jax, jax.numpy as jnp, numpy as np
-        from resnet_jax.models.pooling import max_pool
+        from resnet_jax.ops import max_pool
         maps = jax.random.normal(jax.random.key(0), (16, 112, 112, 64))
         gradient = jax.jit(jax.grad(lambda maps: jnp.sum(max_pool(maps, 3, 2, 1) ** 2)))
         first = np.asarray(gradient(maps))

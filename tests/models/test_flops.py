@@ -1,6 +1,6 @@
 import pytest
 
-from resnet_jax.models.matching import matched_base_width
+from resnet_jax.models.flops import matched_base_width
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,23 @@
-"""Every lowering is the same function, with the same gradients."""
+"""Every program is the same function, with the same gradients, and the fast one differentiates to any order."""
 
 import functools
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax import onednn
-from resnet_jax.models import lowerings
-from resnet_jax.models.convolution import Conv
-from resnet_jax.models.lowerings import LOWERINGS, Window, block_diagonal, choose, merged_groups
+from resnet_jax import ops
+from resnet_jax.models.layers import Conv
+from resnet_jax.ops import Window, grouped, onednn
+from resnet_jax.ops.choice import PROGRAMS, TABLE, choose
+from resnet_jax.ops.convolution import DIRECTIONS, reference
+from resnet_jax.ops.grouped import block_diagonal, merged_groups
 from tests.models.reference import convolve
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # (kernel size, pixels, input channels, output channels, window): odd and even sizes, a depthwise and a dilated one.
 SHAPES = [
@@ -40,8 +46,13 @@ def results(name, shape, dtype=jnp.float32):
     """The value and both gradients of a function of it whose slope is nowhere the same."""
     window = shape[-1]
     x, kernel = (array.astype(dtype) for array in arrays(shape))
-    return jax.jit(value_and_gradients, static_argnums=0)(
-        lambda x, kernel: LOWERINGS[name](x, kernel, window), x, kernel
+    y = jax.eval_shape(lambda x, kernel: reference(x, kernel, window), x, kernel)
+    dy = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape).astype(dtype)
+    program = PROGRAMS[name]
+    return (
+        program("forward", x, kernel, window, None),
+        program("input_gradient", dy, kernel, window, x.shape[1:3]),
+        program("kernel_gradient", x, dy, window, kernel.shape[:2]),
     )
 
 
@@ -68,34 +79,36 @@ def expected(shape):
         return jnp.concatenate(rows, axis=-1)
 
     window = Window(shape[-1].stride, shape[-1].dilation)
-    dense = functools.partial(lowerings.xla, window=window)
+    dense = functools.partial(reference, window=window)
     return jax.jit(value_and_gradients, static_argnums=0)(lambda x, kernel: dense(x, whole(kernel)), x, kernel)
 
 
-def usable(name):
+def usable(name, shape):
     if name == "onednn" and onednn.missing():
         pytest.skip(f"no oneDNN here: {onednn.missing()}")
+    if name == "folded" and (shape[-1].groups > 1 or shape[-1].dilation > 1):
+        pytest.skip("only a convolution without groups and dilation is folded")
     return name
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", LOWERINGS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_values_and_gradients_are_those_of_a_dense_convolution_with_zeros(name, shape):
-    for made, wanted in zip(results(usable(name), shape), expected(shape), strict=True):
+    for made, wanted in zip(results(usable(name, shape), shape), expected(shape), strict=True):
         np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", LOWERINGS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_in_bfloat16_they_are_within_its_precision_of_float32(name):
     shape = SHAPES[1]
-    for made, wanted in zip(results(usable(name), shape, jnp.bfloat16), expected(shape), strict=True):
+    for made, wanted in zip(results(usable(name, shape), shape, jnp.bfloat16), expected(shape), strict=True):
         assert made.dtype == jnp.bfloat16
         np.testing.assert_allclose(made.astype(jnp.float32), wanted, rtol=0, atol=2**-6 * np.abs(wanted).max())
 
 
 def test_the_value_is_the_sum_of_the_definition():
     x, kernel = arrays(SHAPES[1])
-    np.testing.assert_allclose(lowerings.fastest(x, kernel, SHAPES[1][-1]), convolve(x, kernel, 2, 4), atol=1e-4)
+    np.testing.assert_allclose(ops.convolve(x, kernel, SHAPES[1][-1]), convolve(x, kernel, 2, 4), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +128,7 @@ def test_merging_two_of_four_groups_puts_zeros_where_they_do_not_meet():
 def program_for(platform):
     """What is compiled for a platform, whether or not this machine is one."""
     x, kernel = arrays(SHAPES[0])
-    traced = jax.jit(lambda x, kernel: lowerings.convolve(x, kernel, SHAPES[0][-1])).trace(x, kernel)
+    traced = jax.jit(lambda x, kernel: ops.convolve(x, kernel, SHAPES[0][-1])).trace(x, kernel)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
@@ -128,26 +141,27 @@ def test_the_platform_that_is_compiled_for_decides_and_not_the_one_that_compiles
 @pytest.mark.parametrize("size", [224, 225])
 def test_a_folded_stem_is_four_by_four_on_sixteen_channels_and_not_strided(size):
     images, kernel = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32), noise(7, 7, 3, 64)
-    folded = functools.partial(lowerings.folded, window=Window(stride=2))
+    folded = functools.partial(grouped.folded, window=Window(stride=2))
     (equation,) = [e for e in jax.make_jaxpr(folded)(images, kernel).eqns if e.primitive.name == "conv_general_dilated"]
     assert equation.invars[1].aval.shape == (4, 4, 16, 64)
     assert equation.params["window_strides"] == (1, 1)
     assert choose("gpu", "forward", 3, Window(stride=2)) == "folded"
-    assert choose("gpu", "forward", 64, Window(stride=2)) == choose("tpu", "forward", 3, Window(stride=2)) == "xla"
+    assert (
+        choose("gpu", "forward", 64, Window(stride=2)) == choose("tpu", "forward", 3, Window(stride=2)) == "reference"
+    )
 
 
 def test_in_float64_nothing_is_rounded_to_float32():
     with jax.enable_x64(True):
         random = np.random.default_rng(0)
         x, kernel = random.normal(size=(1, 5, 5, 4)), random.normal(size=(3, 3, 2, 4))
-        made = lowerings.convolve(jnp.asarray(x), jnp.asarray(kernel), Window(groups=2))
+        made = ops.convolve(jnp.asarray(x), jnp.asarray(kernel), Window(groups=2))
         np.testing.assert_allclose(made, convolve(x, kernel, 1, 2), rtol=0, atol=1e-12)
 
 
-def test_a_lowering_can_be_asked_for():
+def test_the_reference_is_one_convolution_of_jax():
     x, kernel = arrays(SHAPES[0])
-    with lowerings.use("xla"):
-        program = jax.make_jaxpr(lambda x, kernel: lowerings.convolve(x, kernel, SHAPES[0][-1]))(x, kernel)
+    program = jax.make_jaxpr(lambda x, kernel: ops.convolve(x, kernel, SHAPES[0][-1], "reference"))(x, kernel)
     assert [equation.primitive.name for equation in program.eqns] == ["conv_general_dilated"]
 
 
@@ -163,8 +177,54 @@ def test_a_batch_of_networks_is_convolved_as_each_of_them():
         np.testing.assert_allclose(gradient, jax.grad(loss)(kernel, images), atol=1e-5)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu", "gpu"])
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda", "rocm", "another"])
 def test_whatever_is_chosen_exists(platform):
-    for direction in onednn.DIRECTIONS:
+    for direction in DIRECTIONS:
         for groups in (1, 32):
-            assert choose(platform, direction, 1024, Window(groups=groups)) in LOWERINGS
+            assert choose(platform, direction, 1024, Window(groups=groups)) in PROGRAMS
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.platform} {row.program}")
+def test_each_choice_names_a_record_that_is_there(row):
+    (record,) = re.findall(r"results/\S+\.json", row.because)
+    assert (ROOT / record).is_file()
+
+
+TRANSFORMATIONS = {
+    "jvp": lambda f, x, dx: jax.jvp(f, (x,), (dx,))[1],
+    "gradient": lambda f, x, dx: jax.grad(f)(x),
+    "forward over reverse": lambda f, x, dx: jax.jvp(jax.grad(f), (x,), (dx,))[1],
+    "reverse over forward": lambda f, x, dx: jax.grad(lambda x: jax.jvp(f, (x,), (dx,))[1])(x),
+    "reverse over reverse": lambda f, x, dx: jax.grad(lambda x: jnp.vdot(jax.grad(f)(x), dx))(x),
+    "linearize": lambda f, x, dx: jax.linearize(f, x)[1](dx),
+    "checkpoint": lambda f, x, dx: jax.grad(jax.checkpoint(f))(x),
+    "vmap of images": lambda f, x, dx: jax.vmap(f)(jnp.stack([x, dx])),
+    "gradient of vmap": lambda f, x, dx: jax.grad(lambda both: jax.vmap(f)(both).sum())(jnp.stack([x, dx])),
+}
+
+
+@pytest.mark.parametrize("by", ["images", "kernel"])
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_the_fast_convolution_transforms_as_the_reference_does(name, by):
+    """By images and by kernel, of a function in which both directions meet."""
+    window = Window(stride=2, groups=2)
+    x, kernel = noise(2, 7, 7, 4), noise(3, 3, 2, 6, seed=1)
+
+    def function(implementation):
+        def of_images(x):
+            return jnp.sum(jnp.sin(ops.convolve(x, kernel, window, implementation)) ** 3)
+
+        def of_kernel(kernel):
+            return jnp.sum(jnp.sin(ops.convolve(x, kernel, window, implementation)) ** 3)
+
+        return of_images if by == "images" else of_kernel
+
+    at = x if by == "images" else kernel
+    transform, along = TRANSFORMATIONS[name], noise(*at.shape, seed=2)
+    fast, expected = (transform(function(implementation), at, along) for implementation in ("fast", "reference"))
+    np.testing.assert_allclose(fast, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_kernel_that_does_not_fit_is_refused_before_anything_is_compiled():
+    with pytest.raises(ValueError, match="does not fit maps"):
+        ops.convolve(noise(1, 4, 4, 3), noise(3, 3, 4, 8), Window())

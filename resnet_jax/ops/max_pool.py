@@ -1,4 +1,4 @@
-"""Max-pooling whose gradient is the same to the bit each time, on every device.
+"""Max-pooling whose gradient has the same bits each time, on every device.
 
 XLA's own gradient of a max-pooling with overlapping windows adds up with atomics on a GPU, in whatever order the
 threads come, and on a CPU it takes several times as long. On a TPU it is kept: it moves the fewest bytes there.
@@ -7,9 +7,9 @@ threads come, and on a CPU it takes several times as long. On a TPU it is kept: 
 import functools
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 Maps = Float[Array, "batch height width channels"]
@@ -24,18 +24,25 @@ class Pooling(NamedTuple):
     padding: int
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def max_pool(maps: Maps, window: int, stride: int, padding: int) -> Pooled:
-    """Return the largest of each `window` x `window` pixels, `stride` apart, as torch.nn.MaxPool2d has it.
+def max_pool(maps: Maps, window: int, stride: int, padding: int, implementation: str = "fast") -> Pooled:
+    """Return the largest of each `window` x `window` pixels, `stride` apart, as torch.nn.MaxPool2d does; NaN stays NaN.
 
-    What is no number stays one. The gradient goes to the first of equal ones, row by row: it is a sum of `window`**2
-    padded maps, in a fixed order.
+    The gradient goes to the first of equal ones, row by row. In the fast implementation it is a sum of `window`**2
+    padded arrays, in a fixed order.
     """
+    if implementation == "reference":
+        return _largest(maps, window, stride, padding)
+    return _fast(maps, window, stride, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _fast(maps, window, stride, padding):
     return _largest(maps, window, stride, padding)
 
 
 def _largest(maps, window, stride, padding):
-    return nn.max_pool(maps, (window, window), (stride, stride), ((padding, padding), (padding, padding)))
+    sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(maps, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), sides)
 
 
 def _forward(maps, window, stride, padding):
@@ -50,7 +57,7 @@ def _gradient(window, stride, padding, maps, gradient):
     def in_order(maps, gradient):
         return _sum_of_parts(maps, gradient, window, stride, padding)
 
-    return (jax.lax.platform_dependent(maps, gradient, tpu=by_xla, default=in_order),)
+    return (lax.platform_dependent(maps, gradient, tpu=by_xla, default=in_order),)
 
 
 def _sum_of_parts(maps, gradient, window, stride, padding):
@@ -77,13 +84,13 @@ def _sum_of_parts(maps, gradient, window, stride, padding):
         for first in range(stride)
     ]
     total = jnp.stack([jnp.stack(each, axis=3) for each in classes], axis=2)
-    return total.reshape(len(maps), lengths[0] * stride, lengths[1] * stride, -1)[:, :height, :width]
+    return total.reshape(maps.shape[0], lengths[0] * stride, lengths[1] * stride, -1)[:, :height, :width]
 
 
 def _shifted_sum(gradient, winner, window, stride, padding, remainder, lengths):
     """Return what the pixels get whose row and column leave `remainder` when divided by the stride."""
     zero = jnp.zeros((), gradient.dtype)
-    total = jnp.zeros((len(gradient), *lengths, gradient.shape[-1]), gradient.dtype)
+    total = jnp.zeros((gradient.shape[0], *lengths, gradient.shape[-1]), gradient.dtype)
     for place in range(window**2):
         sides = []
         for part, left, outputs, length in zip(
@@ -93,8 +100,8 @@ def _shifted_sum(gradient, winner, window, stride, padding, remainder, lengths):
             sides.append((apart, (shift, length - shift - outputs, 0)))
         if not any(apart for apart, _ in sides):
             part = jnp.where(winner == place, gradient, zero)
-            total += jax.lax.pad(part, zero, ((0, 0, 0), *(side for _, side in sides), (0, 0, 0)))
+            total += lax.pad(part, zero, ((0, 0, 0), *(side for _, side in sides), (0, 0, 0)))
     return total
 
 
-max_pool.defvjp(_forward, _gradient)
+_fast.defvjp(_forward, _gradient)
