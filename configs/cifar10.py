@@ -2,8 +2,9 @@
 
     python main.py --config=configs/cifar10.py:resnet20 --workdir=runs/cifar10_resnet20
 
-Any network that `python -m resnet_jax models` lists as `cifar_NAME` can be named. The data are downloaded where they
-are missing. Expected, published top-1 errors:
+Any network that `python -m resnet_jax models` lists as `cifar_NAME` can be named, and ImageNet's, such as `resnet18`
+and `plain34`, which get the stem for small images. The data are downloaded where they are missing. Expected, published
+top-1 errors:
 
     resnet20           8.75 %  He et al. 2015 (arXiv:1512.03385), table 6
     resnet32           7.51 %
@@ -32,7 +33,7 @@ WARMED_UP = ("resnet110", "resnet1202", "plain110", "plain1202")
 def get_config(name: str = "resnet20"):
     """Return the config of `cifar_NAME`."""
     config = recipes.cifar_resnext() if name.startswith("resnext") else recipes.cifar_he2015()
-    config.model.name = recipes.cifar_network(name)
+    recipes.name_cifar_network(config, name)
     if name.startswith("preact_") or name in WARMED_UP:
         config.schedule.warmup_epochs = 1.024  # 400 steps of 128 images
         config.schedule.warmup_start = 0.1

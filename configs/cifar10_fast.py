@@ -25,5 +25,5 @@ from configs import recipes
 def get_config(name: str = "wrn16_4"):
     """Return the config of `cifar_NAME`."""
     config = recipes.cifar_fast()
-    config.model.name = recipes.cifar_network(name)
+    recipes.name_cifar_network(config, name)
     return config

@@ -13,5 +13,5 @@ from configs import recipes
 def get_config(name: str = "resnet20"):
     """Return the config of `cifar_NAME`."""
     config = recipes.cifar_short(epochs=10.0)
-    config.model.name = recipes.cifar_network(name)
+    recipes.name_cifar_network(config, name)
     return config

@@ -90,16 +90,25 @@ def cifar_fast(epochs: int = 24) -> ConfigDict:
     return config
 
 
-def cifar_network(name: str) -> str:
-    """Return the name `cifar_NAME` of a network. Raises ConfigError for an unknown one, naming the nearest."""
+def name_cifar_network(config: ConfigDict, name: str) -> None:
+    """Set a config's network to `cifar_NAME`, or to one of ImageNet's called NAME with the stem for small images.
+
+    Raises ConfigError for an unknown name, with the nearest.
+    """
+    for network, overrides in ((f"cifar_{name}", {}), (name, {"stem": "cifar"})):
+        try:
+            known = find(network)
+        except ConfigError:  # a depth that the family does not have
+            continue
+        if known:
+            config.model.name = network
+            config.model.overrides.update(overrides)
+            return
     names = [registered.removeprefix("cifar_") for registered in list_models("cifar_*")]
-    try:
-        known = find(f"cifar_{name}")
-    except ConfigError:  # a depth that the family has not
-        known = None
-    if not known:
-        raise ConfigError(f"no CIFAR network is called {name!r}{nearest(name, names)}; there are {', '.join(names)}.")
-    return f"cifar_{name}"
+    raise ConfigError(
+        f"no CIFAR network is called {name!r}{nearest(name, [*names, *list_models()])}; there are {', '.join(names)}, "
+        "and ImageNet's, such as resnet18 and plain34, which get the stem for small images."
+    )
 
 
 def imagenet(recipe: str, network: str) -> ConfigDict:

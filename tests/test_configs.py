@@ -152,6 +152,14 @@ def test_every_registered_cifar_network_has_a_config(file, name):
 
 
 @pytest.mark.parametrize("file", CIFAR_FILES)
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "plain18", "plain34", "densenet121"])
+def test_imagenet_s_networks_get_the_stem_for_small_images(file, name):
+    config = load(file, name)
+    assert (config.model.name, config.model.overrides.stem) == (name, "cifar")
+    check_config(config)
+
+
+@pytest.mark.parametrize("file", CIFAR_FILES)
 def test_an_unknown_cifar_network_is_refused_with_the_nearest(file):
     with pytest.raises(ConfigError, match=r"'resnet65'.*did you mean 'resnet56'"):
         load(file, "resnet65")

@@ -4,6 +4,9 @@
 """
 
 import argparse
+import csv
+import fnmatch
+import importlib.resources
 import json
 import sys
 
@@ -11,8 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.models.cost import costs
-from resnet_jax.models.registry import create_model, find, image_shape, list_models
 from resnet_jax.report.published import read_published
 
 HEADING = """# Networks
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pattern",
         nargs="?",
         default="*",
-        help="shell-style, such as 'resnext*', or one name",
+        help="shell-style pattern, such as 'resnext*', or one name",
     )
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
 
@@ -42,20 +43,32 @@ def run(values: argparse.Namespace) -> None:
 def rows(pattern: str) -> list[dict]:
     """Return a row for each registered name that matches a pattern: parameters, multiply-adds, and what was published.
 
+    The costs of listed names come from a table (`models/costs.csv`), those of others from their traced program.
+
     Raises ConfigError if none matches.
     """
     published = {row.name: row for row in reversed(read_published()) if not row.variant}  # the first counts
+    table = importlib.resources.files("resnet_jax.models").joinpath("costs.csv").read_text()
+    costs = [row for row in csv.DictReader(table.splitlines()) if fnmatch.fnmatch(row["name"], pattern)]
+    costs = [row | {field: int(row[field]) for field in ("params", "macs", "image_size")} for row in costs]
     found = []
-    for name in list_models(pattern) or [pattern] * bool(find(pattern)):
-        shape = image_shape(name)
-        row = {"name": name, **costs(create_model(name), shape)._asdict(), "image_size": shape[0]}
-        known = published.get(name)
+    for row in costs or traced(pattern):
+        known = published.get(row["name"])
         row["top1"] = known.top1 if known else None
         row["source"] = f"{known.dataset}, {known.source}" if known else None
         found.append(row)
-    if not found:
-        raise ConfigError(f"no network matches {pattern!r}; python -m resnet_jax models lists all.")
     return found
+
+
+def traced(name: str) -> list[dict]:
+    """Return the costs of a network that is not listed, in a list. Raises ConfigError if there is no such network."""
+    from resnet_jax.models.registry import create_model, find, image_shape  # JAX takes a second to import
+    from resnet_jax.models.summary import costs
+
+    if not find(name):
+        raise ConfigError(f"no network matches {name!r}; python -m resnet_jax models lists all.")
+    shape = image_shape(name)
+    return [{"name": name, **costs(create_model(name), shape)._asdict(), "image_size": shape[0]}]
 
 
 def show(rows: list[dict], style: str) -> None:

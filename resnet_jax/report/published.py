@@ -4,8 +4,6 @@ import csv
 import importlib.resources
 from typing import NamedTuple
 
-from resnet_jax.models.registry import named
-
 
 class Published(NamedTuple):
     """One published result.
@@ -36,6 +34,8 @@ class Published(NamedTuple):
     @property
     def network(self) -> str:
         """Name and variant, as a run of the same network has them."""
+        from resnet_jax.models.registry import named  # JAX takes a second to import
+
         return named(self.name, dict(field.split("=") for field in self.variant.split()))
 
 

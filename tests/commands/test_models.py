@@ -1,10 +1,12 @@
 import json
 import pathlib
+import subprocess
+import sys
 
 from resnet_jax.__main__ import main
 from resnet_jax.commands import models
-from resnet_jax.models.cost import Costs
-from tests.models.test_cost import TORCH
+from resnet_jax.models.registry import image_shape, list_models
+from tests.models.test_costs import TORCH
 
 
 def test_models_lists_costs_and_what_was_published(capsys):
@@ -41,10 +43,20 @@ def test_a_network_that_is_not_listed_is_shown_by_its_name(capsys):
     assert (row["name"], row["params"], row["top1"]) == ("cifar_resnet14", 172_506, None)
 
 
-def test_the_page_of_networks_is_what_the_command_prints(capsys, monkeypatch):
-    """With torch's counts in the place of its own, which are held to them elsewhere."""
-    counts = iter(Costs(*TORCH[name]) for name in models.list_models())
-    monkeypatch.setattr(models, "costs", lambda model, shape: next(counts))
+def test_the_table_of_costs_is_torch_s_for_every_listed_network():
+    """Our own are held to torch's in tests/models/test_summary.py."""
+    table = {row["name"]: (row["params"], row["macs"]) for row in models.rows("*")}
+    assert table == {name: TORCH[name] for name in list_models()}
+    assert list(table) == list_models()
+    assert all(row["image_size"] == image_shape(row["name"])[0] for row in models.rows("*"))
+
+
+def test_the_page_of_networks_is_what_the_command_prints(capsys):
     assert main(["models", "--format=markdown"]) == 0
     page = pathlib.Path(__file__).parents[2] / "docs" / "networks.md"
     assert capsys.readouterr().out == page.read_text()
+
+
+def test_listing_the_networks_does_not_import_jax():
+    code = "import sys; from resnet_jax.commands import models; models.rows('*'); print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
