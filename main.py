@@ -6,8 +6,12 @@ stopped by Ctrl-C or SIGTERM, the same command goes on.
 """
 
 import re
-import signal
 import sys
+
+from resnet_jax import interrupts
+
+if __name__ == "__main__":
+    interrupts.watch()  # before what follows is imported, which takes seconds
 
 from absl import flags
 from ml_collections import config_flags
@@ -105,5 +109,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, Ctrl-C ends it without a word
     sys.exit(main(sys.argv))

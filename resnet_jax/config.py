@@ -58,7 +58,7 @@ def default_config() -> ConfigDict:
     config.data.resize = 256  # short side before the central crop of evaluation
     config.data.crop_scale = (0.08, 1.0)  # area of the random resized crop, as a share of the image
     config.data.interpolation = "bilinear"  # of both crops: bilinear, bicubic or nearest, antialiased
-    config.data.workers = 0  # processes that decode; 0: threads
+    config.data.workers = placeholder(int)  # processes that decode; 0: threads; None: as the machine has cores
 
     config.augment = ConfigDict()
     config.augment.pad = 0  # pixels of padding before a random crop on the device
@@ -219,7 +219,7 @@ def check_config(config: ConfigDict) -> None:
         ("parallel.heartbeat_seconds", lambda value: 1 <= value <= 3600, "1 to 3600"),
         ("data.resize", lambda value: 1 <= value <= 16384, "1 to 16384"),
         ("data.num_classes", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
-        ("data.workers", lambda value: 0 <= value <= 1024, "0 to 1024"),
+        ("data.workers", lambda value: value is None or 0 <= value <= 1024, "0 to 1024"),
     )
     for name, value in flat(config):
         numbers = value if isinstance(value, tuple) else (value,)

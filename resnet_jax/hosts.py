@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax
 
 from resnet_jax.errors import ConfigError, Diverged, UserError
-from resnet_jax.interrupts import Interrupted
+from resnet_jax.interrupts import Interrupted, join_hosts
 
 START_SECONDS = 300  # in which all hosts must have come
 
@@ -66,6 +66,7 @@ def start(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> No
             f"the hosts can not be joined ({str(error).splitlines()[0]}): start all of them, and set "
             "parallel.coordinator, parallel.hosts and parallel.host."
         ) from error
+    join_hosts()
 
 
 def end_alone(error: Exception, patience: float) -> None:

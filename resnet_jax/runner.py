@@ -47,7 +47,7 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
     with joined(parallel.coordinator, parallel.hosts, parallel.host, parallel.heartbeat_seconds):
         experiment = build(config)
         record = RunDirectory(workdir, writes=jax.process_index() == 0)
-        with contextlib.closing(record), Interrupts() as interrupts:
+        with contextlib.closing(experiment), contextlib.closing(record), Interrupts() as interrupts:
             return {"train": train, "eval": evaluate, "replay": replay_step}[mode](
                 config, experiment, record, interrupts
             )
@@ -88,6 +88,8 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
     }
     record.write_summary(summary)
     print(final_line(summary, record.path))
+    if interrupts.requested:
+        interrupts.stop("after the last step")
     return summary
 
 

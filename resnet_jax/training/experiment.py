@@ -83,6 +83,11 @@ class Experiment:
         state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights, guard)
         return self.devices.replicate(state)
 
+    def close(self) -> None:
+        """End the worker processes of the feeds."""
+        self.train_feed.close()
+        self.eval_feed.close()
+
     def key(self) -> jax.Array:
         """Return the key of all augmentation and dropout, on every device."""
         return self.devices.replicate(jax.random.fold_in(jax.random.key(self.seed), 1))
