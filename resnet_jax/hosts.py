@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import sys
 import time
 import traceback
@@ -55,6 +56,8 @@ def start(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> No
     known = dict(
         coordinator_address=coordinator, num_processes=hosts, process_id=host, cluster_detection_method="deactivate"
     )
+    if coordinator != "auto":
+        find(coordinator.rpartition(":")[0])
     try:
         jax.distributed.initialize(
             **({} if coordinator == "auto" else known),
@@ -67,6 +70,30 @@ def start(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> No
             "parallel.coordinator, parallel.hosts and parallel.host."
         ) from error
     join_hosts()
+
+
+def find(name: str) -> None:
+    """Wait until the name of the coordinator is known, as that of a pod is once it has started.
+
+    Raises ConfigError if that takes longer than all hosts have time to come.
+    """
+    end, waits = time.monotonic() + START_SECONDS, False
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+            return
+        except (OSError, UnicodeError) as error:
+            check = f"check the spelling of {name!r} in parallel.coordinator, and that the first host has started"
+            if time.monotonic() > end:
+                raise ConfigError(f"the coordinator cannot be found ({error}): {check}.") from error
+            if not waits:
+                print(
+                    f"Waiting up to {START_SECONDS} s for the coordinator, whose name is not known ({error}): {check}.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            waits = True
+            time.sleep(1)
 
 
 def end_alone(error: Exception, patience: float) -> None:

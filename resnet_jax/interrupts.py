@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import NoReturn
 
@@ -65,6 +66,8 @@ def join_hosts() -> None:
 def blocked() -> Iterator[None]:
     """Start processes in this block, and they ignore SIGINT and SIGTERM to the process group."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    resource_tracker.ensure_running()  # which unblocks both signals as it starts its process
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import Checkpoints, check_shapes
 from resnet_jax.compilation import keep_programs
 from resnet_jax.config import MAY_CHANGE, to_dict
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
@@ -55,16 +55,20 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
 
 def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Train from the newest checkpoint, or from the start, to the end."""
-    record.open_for(to_dict(config), MAY_CHANGE)
     state = experiment.initial_state()
+    data = experiment.identity() if record.writes else None
+    record.open_for(to_dict(config), MAY_CHANGE, data)
+    check_shapes(record.checkpoints, state)
     params = parameter_overview.count_parameters(state.params)
-    record.write_text(RUN_FILE, experiment.preset.write())
-    record.write_text("parameters.txt", parameter_overview.get_parameter_overview(state.params, include_stats=False))
-    show_parameters(config.model.name, state.params)
-
     keep = config.checkpoint
     with contextlib.closing(Checkpoints(record.checkpoints, keep.keep_latest, keep.keep_best)) as checkpoints:
         restored = checkpoints.restore(state)
+        # What can refuse the start was asked; from here on the folder is written.
+        record.begin(to_dict(config), data)
+        record.write_text(RUN_FILE, experiment.preset.write())
+        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        record.write_text("parameters.txt", overview)
+        show_parameters(config.model.name, state.params)
         state = state if restored is None else restored
         first = int(state.step)
         record.rewind(first)
@@ -110,7 +114,7 @@ def evaluate(
     """
     started = time.perf_counter()
     if config.training.init_from is None:
-        record.check(to_dict(config), MAY_CHANGE)
+        record.check(to_dict(config), MAY_CHANGE, {"classes": list(experiment.preset.classes)})
     state = experiment.initial_state()
     if config.training.init_from is None:
         with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
@@ -140,7 +144,7 @@ def replay_step(
 
     Writes what it began with to `diverged.npz` and what came out to `replay.json`, both in the run's folder.
     """
-    record.check(to_dict(config), MAY_CHANGE)
+    record.check(to_dict(config), MAY_CHANGE, experiment.identity())
     step = record.diverged_at()
     state = experiment.initial_state()
     with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:

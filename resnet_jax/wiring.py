@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -13,10 +14,12 @@ from ml_collections import ConfigDict
 
 from resnet_jax.config import check_config, to_dict
 from resnet_jax.data.augment import Augment
+from resnet_jax.data.identity import identity
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder
 from resnet_jax.data.policies import ColorJitter, Lighting, RandAugment, TrivialAugmentWide
 from resnet_jax.data.sources import Arrays, Dataset, open_dataset
-from resnet_jax.data.sources.records import Raw
+from resnet_jax.data.sources.archives import TRAIN
+from resnet_jax.data.sources.records import INDEX, Raw
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import create_model
@@ -47,7 +50,10 @@ def build(config: ConfigDict) -> Experiment:
     train_share = devices.rows_of_host(training.batch_size, "training.batch_size")
     eval_share = devices.rows_of_host(config.evaluation.batch_size, "evaluation.batch_size")
     dataset = open_dataset(
-        config.data.source, config.data.path, image_size=config.data.image_size, num_classes=config.data.num_classes
+        source_in(config.data.source, config.data.path),
+        config.data.path,
+        image_size=config.data.image_size,
+        num_classes=config.data.num_classes,
     )
     train_order = TrainingOrder(
         examples=len(dataset.train),
@@ -115,7 +121,21 @@ def build(config: ConfigDict) -> Experiment:
         init_adapt=training.init_adapt,
         init_average=training.init_average,
         preset=preset(config, dataset, image_shape),
+        identity=functools.partial(identity, dataset),
     )
+
+
+def source_in(source: str, path: str | None) -> str:
+    """Return what lies in a folder where `source` is "folder": images, what `pack` wrote, or ImageNet's archives.
+
+    All three give the same examples with the same labels.
+    """
+    if source == "folder" and path and not Path(path, "train").is_dir():
+        if Path(path, INDEX).is_file():
+            return "records"
+        if Path(path, TRAIN).is_file():
+            return "archives"
+    return source
 
 
 def preset(config: ConfigDict, dataset: Dataset, image_shape: tuple[int, int, int]) -> Preset:

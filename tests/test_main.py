@@ -144,12 +144,13 @@ def test_a_run_repeats_to_the_bit_on_a_gpu_where_xla_is_told_to(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_has_nothing_to_save_yet_ends_at_once_and_says_nothing(tmp_path, number):
+def test_a_run_that_has_nothing_to_save_yet_ends_at_once_with_a_sentence(tmp_path, number):
     process = start(tmp_path / "run")
     wait_for(lambda: (tmp_path / "run" / "parameters.txt").exists(), process)  # what follows is compilation
     process.send_signal(number)
     output = process.communicate()[0]
-    assert process.returncode == -number and "Traceback" not in output
+    assert process.returncode == 128 + number and "Traceback" not in output
+    assert output.splitlines()[-1] == "Stopped before there was anything to save: start the same command again."
     assert not saved_steps(tmp_path / "run") and not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

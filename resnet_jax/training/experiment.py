@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -42,6 +43,7 @@ class Experiment:
       init_adapt: whether weights of another head or of other images are made to fit.
       init_average: whether a run's moving averages are taken.
       preset: what the weights expect of an image, and what they say about it.
+      identity: returns what identifies the data, as `data.identity.identity` does.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class Experiment:
     init_adapt: bool
     init_average: bool
     preset: Preset
+    identity: Callable[[], dict[str, Any]]
 
     def initial_state(self) -> TrainState:
         """Return the state before the first step, on every device.

@@ -1,0 +1,199 @@
+"""A refused start leaves the folder as it was, and the mended command runs in it; a run is bound to its data."""
+
+import contextlib
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import main as command
+from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.data.identity import fingerprint, identity
+from resnet_jax.data.sources import open_dataset
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = [
+    "--config=configs/digits.py",
+    "--config.model.overrides.stage_sizes=(1,1)",
+    "--config.model.overrides.stage_widths=(8,16)",
+    "--config.model.overrides.stem_width=8",
+    "--config.training.batch_size=6",
+    "--config.training.steps=2",
+    "--config.evaluation.batch_size=64",
+    "--config.parallel.devices=1",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def start(workdir, *arguments):
+    return command.main(["main.py", *SMALL, f"--workdir={workdir}", *arguments])
+
+
+def contents(folder):
+    return {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
+    }  # the lock names the process
+
+
+def test_a_refused_start_leaves_no_folder_and_the_mended_command_runs_in_it(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"no weights")
+    for wrong, said in {
+        "--config.training.init_from=nowhere.pth": "nowhere.pth",
+        f"--config.training.init_from={other}": "other.safetensors",
+        "--config.model.overrides.stem_width=32": "shortcut",
+        "--config.model.name=resnet19": "resnet19",
+        "--config.optimizer.name=sdg": "sgd",
+        "--config.optimizer.decays=everything": "everything",
+        "--config.schedule.name=cosin": "cosine",
+        "--config.augment.policy=rand_augment": "augment.policy",
+        "--config.training.batch_size=0": "batch_size",
+        "--config.training.microbatches=4": "microbatches",
+        "--config.data.source=folder": "data.path",
+        "--config.optimizer.learning_rate=-1.0": "learning_rate",
+        "--config.parallel.devices=9": "parallel.devices",
+    }.items():
+        assert start(workdir, wrong) == 2, wrong
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1, error
+        assert not workdir.exists(), wrong
+    assert start(workdir) == 0
+    assert json.loads((workdir / "summary.json").read_text())["steps"] == 2
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run of two steps on a folder of pictures, and that folder."""
+    home = tmp_path_factory.mktemp("bound")
+    make_pictures(home / "pictures")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        assert start(home / "run", *on(home / "pictures")) == 0
+    return home
+
+
+@pytest.fixture
+def home(trained, tmp_path):
+    """A copy of both, which a test may spoil."""
+    shutil.copytree(trained, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def make_pictures(folder, classes="abc"):
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for name in classes:
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 256, (12, 12, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+
+
+def on(folder):
+    return ("--config.data.source=folder", f"--config.data.path={folder}", "--config.data.image_size=8")
+
+
+def add_class(folder):
+    for split in ("train", "val"):
+        shutil.copytree(folder / split / "a", folder / split / "d")
+
+
+def rename_class(folder):
+    for split in ("train", "val"):
+        (folder / split / "b").rename(folder / split / "z")
+
+
+def replace_class(folder):
+    for number in range(4):
+        Image.new("RGB", (12, 12)).save(folder / "train" / "b" / f"{number}.png")
+
+
+def add_image(folder):
+    shutil.copy(folder / "train" / "a" / "0.png", folder / "train" / "a" / "new.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (add_class, 'new classes: "d"'),
+        (rename_class, 'missing classes: "b"; new classes: "z"'),
+        (replace_class, "train has other examples"),
+        (add_image, "train had 12 examples and has 13"),
+    ],
+)
+def test_a_run_refuses_other_data_and_keeps_all_its_files(home, change, said, capsys):
+    change(home / "pictures")
+    before = contents(home / "run")
+    assert start(home / "run", *on(home / "pictures")) == 2
+    error = capsys.readouterr().err
+    assert said in error and f"--config.training.init_from={home / 'run'}" in error and error.count("\n") == 1
+    assert contents(home / "run") == before
+
+
+def test_data_that_were_moved_are_the_same_data(home, capsys):
+    (home / "pictures").rename(home / "elsewhere, with a longer name")
+    assert start(home / "run", *on(home / "elsewhere, with a longer name")) == 0
+
+
+def test_a_run_of_before_data_were_recorded_goes_on_and_is_bound_by_its_class_names(home, capsys):
+    (home / "run" / "data.json").unlink()
+    assert start(home / "run", *on(home / "pictures")) == 0
+    recorded = json.loads((home / "run" / "data.json").read_text())
+    assert recorded["classes"] == ["a", "b", "c"] and recorded["train"]["examples"] == 12
+    (home / "run" / "data.json").unlink()
+    rename_class(home / "pictures")
+    assert start(home / "run", *on(home / "pictures")) == 2
+    assert 'new classes: "z"' in capsys.readouterr().err
+
+
+def test_a_fingerprint_is_of_names_labels_and_sizes_and_not_of_the_place(tmp_path):
+    make_pictures(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two" / "deeper")
+    one, two = (open_dataset("folder", str(tmp_path / place), image_size=8).train for place in ("one", "two/deeper"))
+    assert fingerprint(one) == fingerprint(two) != fingerprint(open_dataset("digits", image_size=8).train)
+
+
+def test_the_identity_of_digits_counts_what_scikit_learn_has():
+    found = identity(open_dataset("digits", image_size=8))
+    assert found["classes"] == list("0123456789")
+    assert found["train"]["examples"] + found["test"]["examples"] == 1797
+
+
+@pytest.mark.parametrize("wrong", ["--config.training.epochs=7.0", "--config.training.batch_size=12"])
+def test_where_a_finished_run_cannot_be_continued_the_way_is_named(home, wrong, capsys):
+    before = contents(home / "run")
+    assert start(home / "run", *on(home / "pictures"), wrong) == 2
+    assert f"another --workdir, there with --config.training.init_from={home / 'run'}" in capsys.readouterr().err
+    assert contents(home / "run") == before
+
+
+def test_a_checkpoint_of_another_network_is_answered_in_one_sentence_and_stays(home, tmp_path, capsys):
+    shutil.rmtree(home / "run" / "checkpoints")
+    assert start(tmp_path / "wide", *on(home / "pictures"), "--config.model.overrides.stem_width=4") == 0
+    shutil.copytree(tmp_path / "wide" / "checkpoints", home / "run" / "checkpoints")
+    capsys.readouterr()
+    before = contents(home / "run")
+    for mode in ("train", "eval"):
+        assert start(home / "run", *on(home / "pictures"), f"--mode={mode}") == 2
+        error = capsys.readouterr().err
+        assert "is of another network or other data (params/stage1_block1/" in error
+        assert "(3, 3, 4, 8) there and (3, 3, 8, 8) now" in error
+        assert error.count("\n") == 1 and "ArrayRestoreArgs" not in error and "delete" not in error
+    assert contents(home / "run") == before
+
+
+def test_checkpoints_of_another_shape_are_refused_by_whoever_restores_them(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        checkpoints.save(1, {"params": {"w": np.zeros((3, 4))}, "step": np.zeros(())})
+        checkpoints.wait()
+        with pytest.raises(Exception, match=r"params/w is \(3, 4\) there and \(3, 5\) now"):
+            checkpoints.restore({"params": {"w": np.zeros((3, 5))}, "step": np.zeros(())})
+        assert checkpoints.steps == [1]
