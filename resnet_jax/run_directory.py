@@ -259,7 +259,7 @@ class RunDirectory:
             named.append(f"and {len(differences) - len(named)} more")
         raise ConfigError(
             f"{self.path} holds a run with another config ({'; '.join(named)}): "
-            f"leave --config and its fields out to take those of the run, or choose another --workdir, {self._from_here}."
+            f"leave --config and its fields out to take the run's own, or choose another --workdir, {self._from_here}."
         )
 
     def _mirror(self, record: dict[str, Any]) -> None:

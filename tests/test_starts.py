@@ -10,9 +10,13 @@ import pytest
 from PIL import Image
 
 import main as command
+from resnet_jax import __main__ as commands
+from resnet_jax import hosts
 from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.config import to_dict
 from resnet_jax.data.identity import fingerprint, identity
 from resnet_jax.data.sources import open_dataset
+from resnet_jax.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = [
@@ -197,3 +201,70 @@ def test_checkpoints_of_another_shape_are_refused_by_whoever_restores_them(tmp_p
         with pytest.raises(Exception, match=r"params/w is \(3, 4\) there and \(3, 5\) now"):
             checkpoints.restore({"params": {"w": np.zeros((3, 5))}, "step": np.zeros(())})
         assert checkpoints.steps == [1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run on the digits."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        assert start(folder) == 0
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_run_that_was_begun_needs_no_flag_but_its_folder(finished, mode, capsys):
+    before = json.loads((finished / "config.json").read_text())
+    assert command.main(["main.py", f"--workdir={finished}", f"--mode={mode}"]) == 0
+    assert "on 359 examples after 2 steps" in capsys.readouterr().out
+    assert json.loads((finished / "config.json").read_text()) == before
+
+
+def test_an_evaluation_takes_the_runs_own_fields_for_those_that_were_forgotten(finished, capsys):
+    arguments = ["main.py", "--config=configs/digits.py", f"--workdir={finished}", "--mode=eval"]
+    assert command.main(arguments) == 0
+    assert "on 359 examples after 2 steps" in capsys.readouterr().out
+    assert command.main([*arguments, "--config.model.overrides.stem_width=16"]) == 2
+    assert "model.overrides.stem_width is 8 there and 16 now" in capsys.readouterr().err
+
+
+def test_the_config_of_a_run_is_read_back_as_it_was(finished):
+    values = command.parse(["main.py", f"--workdir={finished}", "--config.evaluation.batch_size=7"])
+    config = to_dict(values.config)
+    written = json.loads((finished / "config.json").read_text())
+    written["evaluation"]["batch_size"] = 7
+    assert json.loads(json.dumps(config)) == written
+    assert values.config.model.overrides.stage_sizes == (1, 1)
+
+
+def test_without_a_config_or_a_run_the_sentence_names_both(tmp_path, capsys):
+    assert command.main(["main.py", f"--workdir={tmp_path}"]) == 2
+    assert "--config=FILE" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text("[1")
+    assert command.main(["main.py", f"--workdir={tmp_path}"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"model": {"of_the_future": 3}}')
+    assert command.main(["main.py", f"--workdir={tmp_path}"]) == 2
+    assert "sets model.of_the_future to 3, which this version does not have" in capsys.readouterr().err
+
+
+def test_a_packed_folder_is_read_where_the_config_says_folder(trained, tmp_path, capsys):
+    packed = tmp_path / "packed"
+    assert commands.main(["pack", str(trained / "pictures"), str(packed), "--workers=1"]) == 0
+    assert start(tmp_path / "run", *on(packed)) == 0
+    assert "on 6 examples after 2 steps" in capsys.readouterr().out
+
+
+def test_a_sweep_in_the_folder_of_another_is_refused_and_keeps_it(tmp_path, capsys):
+    (tmp_path / "sweep.json").write_text('{"title": "Another"}')
+    assert command.main(["main.py", "--config=configs/sweeps/shortcuts.py", f"--workdir={tmp_path}"]) == 2
+    assert "holds another sweep ('Another')" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_a_coordinator_whose_name_is_not_known_is_said_at_once(monkeypatch, capsys):
+    monkeypatch.setattr(hosts, "START_SECONDS", 0)
+    with pytest.raises(ConfigError, match=r"check the spelling of 'nowhere\.invalid'"):
+        hosts.start("nowhere.invalid:1234", 2, 0, 20)
+    assert not capsys.readouterr().out
