@@ -214,7 +214,7 @@ def run_config(file: Path) -> ConfigDict:
         try:
             group = functools.reduce(operator.getitem, groups, config)
             if value is not None or field in group:
-                group[field] = _as_tuples(value)
+                group[field] = as_tuples(value)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(
                 f"{file} sets {name} to {json.dumps(value)}, which this version does not have: name a config by "
@@ -223,8 +223,9 @@ def run_config(file: Path) -> ConfigDict:
     return config
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+def as_tuples(value: Any) -> Any:
+    """Return a JSON value with tuples in the place of lists, as configs have them."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def check_names(config: ConfigDict, names: list[str]) -> None:
@@ -309,6 +310,10 @@ def check_config(config: ConfigDict) -> None:
         ("optimizer.clip_norm", lambda value: value >= 0, "0 or more"),
         ("optimizer.weight_decay", lambda value: value >= 0, "0 or more"),
         ("optimizer.backbone_rate", lambda value: value >= 0, "0 or more"),
+        ("schedule.warmup_epochs", lambda value: value >= 0, "0 or more"),
+        ("schedule.warmup_start", lambda value: 0 <= value <= 1, "0 to 1"),
+        ("schedule.factor", lambda value: value > 0, "more than 0"),
+        ("schedule.end", lambda value: value >= 0, "0 or more"),
         ("evaluation.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
         ("evaluation.every_epochs", lambda value: value >= 1, "1 or more"),
         ("checkpoint.every_epochs", lambda value: value >= 1, "1 or more"),
@@ -320,7 +325,10 @@ def check_config(config: ConfigDict) -> None:
         ("data.num_classes", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
         ("data.workers", lambda value: value is None or 0 <= value <= 1024, "0 to 1024"),
     )
+    known = {name for name, _ in flat(default_config())}
     for name, value in flat(config):
+        if name not in known and not name.startswith("augment."):  # those are compared with what reads them
+            raise ConfigError(f"the config has a field {name}, which nothing reads{nearest(name, known)}: remove it.")
         numbers = value if isinstance(value, tuple) else (value,)
         if name == "data.size_schedule" and all(isinstance(pair, tuple) for pair in value):
             numbers = tuple(itertools.chain(*value))

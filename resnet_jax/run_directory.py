@@ -107,6 +107,11 @@ class RunDirectory:
         if self.config.exists():  # another process may have been faster
             self.check(config, may_change, data)
 
+    def begun(self) -> dict | None:
+        """The config with which the run was begun; None where there is none that can be read."""
+        config = read_json(self.config)
+        return config if isinstance(config, dict) else None
+
     def begin(self, config: dict, data: dict | None = None) -> None:
         """Writes the config and the identity of the data, of which some may have changed since the last start."""
         self.write_text(self.config.name, json.dumps(config, indent=2, sort_keys=True))

@@ -1,22 +1,29 @@
 """A refused start leaves the folder as it was, and the mended command runs in it; a run is bound to its data."""
 
 import contextlib
+import dataclasses
 import json
+import multiprocessing
 import pathlib
+import re
 import shutil
 
 import numpy as np
 import pytest
+import safetensors
 from PIL import Image
 
 import main as command
 from resnet_jax import __main__ as commands
-from resnet_jax import hosts
+from resnet_jax import create_model, hosts, load_weights, save_weights, wiring, workers
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.config import to_dict
 from resnet_jax.data.identity import fingerprint, identity
 from resnet_jax.data.sources import open_dataset
 from resnet_jax.errors import ConfigError
+from resnet_jax.run_directory import read_metrics
+from resnet_jax.weights.presets import of_weights
+from resnet_jax.wiring import build
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = [
@@ -268,3 +275,128 @@ def test_a_coordinator_whose_name_is_not_known_is_said_at_once(monkeypatch, caps
     with pytest.raises(ConfigError, match=r"check the spelling of 'nowhere\.invalid'"):
         hosts.start("nowhere.invalid:1234", 2, 0, 20)
     assert not capsys.readouterr().out
+
+
+@pytest.fixture
+def converted(trained, tmp_path):
+    """The run's weights as a file, and the file's preset in another setting."""
+    target = tmp_path / "weights.safetensors"
+    assert commands.main(["convert", str(trained / "run"), str(target)]) == 0
+    return target
+
+
+def test_convert_keeps_the_names_of_the_classes(converted, trained, tmp_path, capsys):
+    with safetensors.safe_open(converted, "numpy") as file:
+        assert json.loads(file.metadata()["preset"])["classes"] == ["a", "b", "c"]
+    pictures = [str(path) for path in sorted((trained / "pictures" / "val" / "b").iterdir())]
+    tables = []
+    for weights in (converted, trained / "run"):
+        capsys.readouterr()
+        assert commands.main(["predict", *pictures, f"--weights={weights}", "--format=json"]) == 0
+        tables.append(json.loads(capsys.readouterr().out))
+    assert tables[0] == tables[1]
+    assert {found["class"] for found in tables[0][0]["classes"]} == {"a", "b", "c"}
+    again = tmp_path / "again.safetensors"
+    assert commands.main(["convert", str(converted), str(again)]) == 0
+    assert of_weights(again) == of_weights(converted)
+
+
+def test_weights_give_the_setting_they_expect_where_the_config_has_none(converted, trained, tmp_path, capsys):
+    preset = dataclasses.replace(
+        of_weights(converted),
+        overrides=of_weights(converted).overrides | {"shortcut": "A_both"},
+        mean=(0.1, 0.2, 0.3),
+        interpolation="bicubic",
+    )
+    model = create_model(preset.network, **preset.overrides)
+    save_weights(model, load_weights(model, converted), converted, preset)
+    network = [argument for argument in SMALL if "overrides" not in argument]
+    arguments = ["main.py", *network, *on(trained / "pictures"), f"--config.training.init_from={converted}"]
+    capsys.readouterr()
+    assert command.main([*arguments, f"--workdir={tmp_path / 'one'}"]) == 0
+    printed = capsys.readouterr().out
+    for said in (
+        "model.overrides.shortcut=A_both is taken",
+        "model.overrides.stem_width=8 is taken",
+        "data.mean=(0.1, 0.2, 0.3) is taken",
+        "data.interpolation is bilinear here and bicubic there",
+    ):
+        assert said in printed
+    config = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert config["model"]["overrides"]["shortcut"] == "A_both" and config["data"]["mean"] == [0.1, 0.2, 0.3]
+    changed = dataclasses.replace(preset, mean=(0.9, 0.9, 0.9))
+    save_weights(model, load_weights(model, converted), converted, changed)
+    assert command.main([*arguments, f"--workdir={tmp_path / 'one'}"]) == 0  # it keeps what it was begun with
+    assert json.loads((tmp_path / "one" / "config.json").read_text()) == config
+
+
+def test_what_is_set_and_differs_from_the_weights_is_said_and_kept(converted, trained, tmp_path, capsys):
+    arguments = [*on(trained / "pictures"), f"--config.training.init_from={converted}"]
+    assert start(tmp_path / "run", *arguments, "--config.data.mean=(0.5,0.5,0.5)") == 0
+    assert "data.mean is (0.5, 0.5, 0.5) here and (0.485, 0.456, 0.406) there" in capsys.readouterr().out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"]["mean"] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("optimizer.learning_rate", -1.0, "optimizer.learning_rate is -1.0 and must be 0 or more"),
+        ("schedule.warmup_epochs", -1.0, "schedule.warmup_epochs is -1.0 and must be 0 or more"),
+        ("augment.solarize", 0.5, "a field augment.solarize, which nothing reads"),
+        ("training.dropout_rate", 0.5, "a field training.dropout_rate, which nothing reads"),
+    ],
+)
+def test_a_field_that_would_be_ignored_or_harmful_is_refused(field, value, said):
+    config = command.parse(["main.py", *SMALL]).config
+    with config.unlocked():
+        group, name = field.split(".")
+        config[group][name] = value
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        build(config)
+
+
+def test_a_field_that_a_user_adds_to_the_augmentation_reaches_it(monkeypatch):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Own(wiring.Augment):
+        solarize: float = 0.0
+
+    monkeypatch.setattr(wiring, "Augment", Own)
+    config = command.parse(["main.py", *SMALL]).config
+    with config.unlocked():
+        config.augment.solarize = 0.5
+    assert wiring.augmentation(config, open_dataset("digits", image_size=8), 1, 10).solarize == 0.5
+
+
+@pytest.mark.parametrize(("examples", "devices", "expected"), [(6, 1, 6), (6, 4, 8)])
+def test_an_evaluation_computes_no_more_images_than_the_devices_need(trained, examples, devices, expected):
+    arguments = [*SMALL, *on(trained / "pictures"), f"--config.parallel.devices={devices}"]
+    experiment = build(command.parse(["main.py", *arguments, "--config.training.batch_size=8"]).config)
+    assert experiment.eval_feed.order.examples == examples
+    (rows,) = [each["index"] for each in [experiment.eval_feed.order.rows(0)]]
+    assert len(rows) == expected and experiment.eval_feed.order.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "cores", "devices", "expected"),
+    [("cpu", 64, 1, 0), ("gpu", 2, 1, 0), ("gpu", 8, 1, 7), ("gpu", 96, 1, 16), ("gpu", 96, 8, 95), ("tpu", 16, 4, 15)],
+)
+def test_workers_are_as_many_as_the_cores_and_the_accelerators_need(
+    trained, monkeypatch, backend, cores, devices, expected
+):
+    data = open_dataset("folder", str(trained / "pictures"), image_size=8)
+    monkeypatch.setattr(wiring.jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(wiring.jax, "local_device_count", lambda: devices)
+    monkeypatch.setattr(wiring.os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert wiring.default_workers(data) == expected
+
+
+def test_workers_are_kept_between_evaluations_and_gone_after_the_run(trained, tmp_path, monkeypatch):
+    started = []
+    real = workers.Workers._start
+    monkeypatch.setattr(workers.Workers, "_start", lambda self: (started.append(self.count), real(self))[1])
+    arguments = [*on(trained / "pictures"), "--config.data.workers=1", "--config.training.steps=8"]
+    assert start(tmp_path / "run", *arguments, "--config.training.ema_decay=0.9") == 0
+    evaluations = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "test"]
+    assert len(evaluations) == 4 and started == [1]
+    assert not multiprocessing.active_children()

@@ -43,6 +43,7 @@ class Experiment:
       init_adapt: whether weights of another head or of other images are made to fit.
       init_average: whether a run's moving averages are taken.
       preset: what the weights expect of an image, and what they say about it.
+      config: all fields as the experiment has them, as JSON values.
       identity: returns what identifies the data, as `data.identity.identity` does.
     """
 
@@ -70,6 +71,7 @@ class Experiment:
     init_adapt: bool
     init_average: bool
     preset: Preset
+    config: dict[str, Any]
     identity: Callable[[], dict[str, Any]]
 
     def initial_state(self) -> TrainState:
