@@ -23,6 +23,7 @@ import pathlib
 import pty
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,7 +45,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.kill import last_epoch_step, records  # noqa: E402
 from resnet_jax.checkpoints import read_variables  # noqa: E402
 from resnet_jax.hardware import processor  # noqa: E402
-from resnet_jax.run_directory import versions  # noqa: E402
+from resnet_jax.run_directory import read_metrics, versions  # noqa: E402
 
 RUN_PHASES = ("start", "worker start", "compilation", "training", "waiting for data", "evaluation", "save")
 COMMANDS = ("sweep", "pack", "predict", "analyze")
@@ -292,13 +293,27 @@ def stop_run(folder: pathlib.Path, case: tuple, draw: random.Random) -> tuple[st
         and not (workdir / "checkpoints" / step[1] / "default").is_dir()
     ):
         wrong.append(f"no checkpoint of step {step[1]}")
-    if code and seen in ("training", "waiting for data", "evaluation", "save") and not step:
-        wrong.append(f"saved nothing while in {seen}: {command.output[-300:]}")
+    if code and lost(workdir):
+        wrong.append(f"lost steps while in {seen}: {command.output[-300:]}")
     if code == 0:
         wrong += compare(workdir, folder / f"whole-{pictures.name}")
-        for path in sorted(workdir.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
+        remove(workdir)
     return (seen or "start") if code else "end", wrong
+
+
+def lost(workdir: pathlib.Path) -> bool:
+    """Return whether a step that was recorded is in no checkpoint."""
+    if not (workdir / "metrics.jsonl").exists():
+        return False
+    taken = [record["step"] for record in read_metrics(workdir / "metrics.jsonl") if record["split"] == "train"]
+    saved = [int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()]
+    return max(taken, default=0) > max(saved, default=0)
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Remove a folder of results, if there is one."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def compare(workdir: pathlib.Path, whole: pathlib.Path) -> list[str]:
@@ -344,6 +359,8 @@ def stop_other(name: str, folder: pathlib.Path, case: tuple, life: dict, draw: r
     code, wrong = stop(command, lambda: time.monotonic() > moment, number, receiver)
     for place in ("sweep", "seen", "analysis"):
         wrong += partial_files(folder / place) if (folder / place).exists() else []
+    if not code:
+        remove(folder / "sweep")
     return name if code else f"{name}, done", wrong
 
 
@@ -429,9 +446,7 @@ def lifetime(name: str, folder: pathlib.Path) -> float:
     )
     if done.returncode:
         raise SystemExit(f"{name} ended with {done.returncode}; see above.")
-    if name == "sweep":
-        for path in sorted((folder / "sweep").rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
+    remove(folder / "sweep")
     return time.monotonic() - began
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +62,7 @@ class Checkpoints:
         self._manager = None if read_only else self._managed(keep_latest, keep_best)
 
     def _managed(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
+        ignore_closed_loops()
         best = BestN(get_metric_fn=top1, n=keep_best, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep_latest), best]),
@@ -265,6 +268,18 @@ def storage_errors(folder: Path) -> Iterator[None]:
             if code := re.search(r"os_error_code='(\d+)'", str(error)):
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
             raise
+
+
+@functools.cache
+def ignore_closed_loops() -> None:
+    """Let nothing be printed of what TensorStore still reports to a save that has failed, as on a full disk."""
+    before = sys.unraisablehook
+
+    def report(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = report
 
 
 @contextlib.contextmanager
