@@ -16,7 +16,6 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
 import os
 import pathlib
@@ -28,7 +27,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import termios
 import threading
 import time
 from collections.abc import Callable
@@ -67,6 +65,8 @@ FIELDS = {
     "evaluation.batch_size": "24",
     "parallel.devices": "1",
 }
+# Takes the terminal at its input for its own, and becomes the command.
+ATTACH = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 LIMIT_SECONDS = 600  # for one command: a machine may be ten times slower
 GRACE_SECONDS = 30  # for what a command leaves to be gone
 BAD = re.compile(r"Traceback|Warning|\bError\b|leaked|Event loop")
@@ -95,23 +95,20 @@ class Command:
     def __post_init__(self):
         self._shared_memory = shared_memory()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the command)
-        self._master, streams, attach = None, dict(stdout=self._output, stderr=self._output), None
+        self._text = ""
+        self._master, streams = None, dict(stdout=self._output, stderr=self._output)
+        arguments = self.arguments
         if self.terminal:
             self._master, device = pty.openpty()
             streams = dict(stdin=device, stdout=device, stderr=device)
-
-            def attach():
-                fcntl.ioctl(device, termios.TIOCSCTTY, 0)
-
-        self.process = subprocess.Popen(
-            self.arguments, cwd=ROOT, env=self.environment, start_new_session=True, preexec_fn=attach, **streams
-        )
+            arguments = [sys.executable, "-I", "-S", "-c", ATTACH, *self.arguments]
+        self.process = subprocess.Popen(arguments, cwd=ROOT, env=self.environment, start_new_session=True, **streams)
         if self.terminal:
             os.close(device)
             threading.Thread(target=self._copy, daemon=True).start()
 
     def _copy(self) -> None:
-        with contextlib.suppress(OSError):  # the terminal's other end is closed
+        with contextlib.suppress(OSError, ValueError):  # the terminal's other end, or the file, is closed
             while text := os.read(self._master, 65536):
                 self._output.write(text)
                 self._output.flush()
@@ -133,7 +130,9 @@ class Command:
     @property
     def output(self) -> str:
         """What it has written, without escape sequences."""
-        return ESCAPES.sub("", os.pread(self._output.fileno(), 10**7, 0).decode(errors="replace"))
+        if not self._output.closed:
+            self._text = ESCAPES.sub("", os.pread(self._output.fileno(), 10**7, 0).decode(errors="replace"))
+        return self._text
 
     @property
     def children(self) -> list[psutil.Process]:
@@ -165,6 +164,8 @@ class Command:
                 process.kill()
         if self._master is not None:
             os.close(self._master)
+        self._text = self.output
+        self._output.close()
 
 
 def shared_memory() -> set[str]:
