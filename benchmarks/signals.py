@@ -105,7 +105,8 @@ class Command:
         self.process = subprocess.Popen(arguments, cwd=ROOT, env=self.environment, start_new_session=True, **streams)
         if self.terminal:
             os.close(device)
-            threading.Thread(target=self._copy, daemon=True).start()
+            self._copier = threading.Thread(target=self._copy, daemon=True)
+            self._copier.start()
 
     def _copy(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # the terminal's other end, or the file, is closed
@@ -124,8 +125,11 @@ class Command:
                 self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Return the exit code."""
-        return self.process.wait(LIMIT_SECONDS)
+        """Return the exit code, once the terminal has shown all that was written."""
+        code = self.process.wait(LIMIT_SECONDS)
+        if self.terminal:
+            self._copier.join(GRACE_SECONDS)
+        return code
 
     @property
     def output(self) -> str:
