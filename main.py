@@ -1,33 +1,41 @@
 """Train or evaluate a network: `python main.py --config=configs/digits.py --workdir=runs/digits`.
 
-Started again with the same workdir, a run goes on where it stopped; a sweep runs what is not done yet. Exit code 0:
+Started again with the same workdir, a run goes on where it stopped, and needs no other flag; a sweep runs what is not
+done yet. Exit code 0:
 done; 1: training diverged, or a run of a sweep failed; 2: something is wrong that the user can mend; 130 or 143:
 stopped by Ctrl-C or SIGTERM, the same command goes on.
 """
 
 import re
-import signal
 import sys
 
-from absl import flags
-from ml_collections import config_flags
+from resnet_jax import interrupts
 
+if __name__ == "__main__":
+    interrupts.watch()  # before what follows is imported, which takes seconds
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from resnet_jax.config import check_names, read_config, run_config
 from resnet_jax.errors import ConfigError, Diverged, UserError
-from resnet_jax.interrupts import Interrupted
+from resnet_jax.run_directory import RunDirectory
 from resnet_jax.sweep import is_sweep
 
 USAGE = (
     "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay|list] [--variant=K] "
-    "[--config.any.field=value ...]"
+    "[--config.any.field=value ...]; of a run that was begun, --workdir=DIR is enough"
 )
 
 
 def parse(arguments: list[str]) -> flags.FlagValues:
-    """Return the flags: config, workdir, mode. Raises ConfigError for what is not understood."""
+    """Return the flags: config, workdir, mode. Raises ConfigError for what is not understood.
+
+    Without --config it is that of the run in the workdir; so it is where a run is evaluated or replayed, with what the
+    command line sets.
+    """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "File of the config, such as configs/resnet50.py.", values, sys_argv=arguments
-    )
+    flags.DEFINE_string("config", None, "File of the config, such as configs/resnet50.py.", values)
     flags.DEFINE_string("workdir", None, "Folder of the run: metrics, checkpoints and curves.", values)
     flags.DEFINE_enum(
         "mode",
@@ -39,34 +47,35 @@ def parse(arguments: list[str]) -> flags.FlagValues:
     flags.DEFINE_string("variant", None, "Run of a sweep, by its number or name, or all of a variant.", values)
     flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
-        rest = values(arguments)[1:]
-        missing = values.config is None and not values.help
-        if values.config is not None:
-            values.config.keys()  # a file that could not be loaded is told of here, not before
-    except UserError:
-        raise
-    except Exception as error:  # A config file is the user's code and may raise anything.
-        raise ConfigError(explain(error)) from error
+        rest = values(arguments, known_only=True)
+        if values.help:
+            return values
+        config = named_config(values)
+        check_names(config, [name.lstrip("-").partition("=")[0] for name in rest if re.match("--?config[.]", name)])
+        del values.config
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
+        rest = values(rest)[1:]
+    except flags.Error as error:
+        raise ConfigError(" ".join(str(error).split())) from error
     if rest:
         raise ConfigError(f"{rest[0]!r} is no flag; {USAGE}.")
-    if missing:
-        raise ConfigError("no config is given: name one by --config=FILE, such as --config=configs/digits.py.")
     return values
 
 
-def explain(error: Exception) -> str:
-    """Return one sentence on what is wrong with the flags or the config file."""
-    text = str(error)
-    if "Traceback" in text:  # of the config file's own error, of which the last line says what it is
-        return f"the config cannot be read: {text.strip().splitlines()[-1]}"
-    text = " ".join(text.split())
-    if named := re.search(r'Did you mean "([^"]+)" instead of "([^"]+)"', text):
-        return f"the config has no field {named[2]!r}, did you mean {named[1]!r}?"
-    if isinstance(error, KeyError | AttributeError) and (field := re.fullmatch(r"\W*(\w+)\W*", text)):
-        return f"the config has no field {field[1]!r}; resnet_jax/config.py describes all of them."
-    if isinstance(error, OSError) and (file := re.search(r"No such file or directory: '([^']*)'", text)):
-        return f"there is no config file {file[1]}; configs/ has those of the project."
-    return text if isinstance(error, flags.Error) else f"the config cannot be read: {type(error).__name__}: {text}"
+def named_config(values: flags.FlagValues) -> ConfigDict:
+    """Return the config that --config names, or that of the run in --workdir."""
+    file = RunDirectory(values.workdir).config if values.workdir else None
+    begun = file is not None and file.exists()
+    if values.config is None and not begun:
+        raise ConfigError(
+            "no config is given: name one by --config=FILE, such as --config=configs/digits.py, or by --workdir=DIR a "
+            "run that was begun."
+        )
+    if values.config is None:
+        return run_config(file)
+    config = read_config(values.config)
+    evaluates = values.mode in ("eval", "replay") and not is_sweep(config) and config.training.init_from is None
+    return run_config(file) if begun and evaluates else config
 
 
 def start(values: flags.FlagValues) -> int:
@@ -99,11 +108,10 @@ def main(arguments: list[str]) -> int:
     except Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Interrupted as stop:
+    except interrupts.Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signal
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save, Ctrl-C ends it without a word
     sys.exit(main(sys.argv))

@@ -41,6 +41,7 @@ from resnet_jax.data.sources.folder import EXTENSIONS, Files  # noqa: E402
 from resnet_jax.data.sources.records import open_records  # noqa: E402
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop  # noqa: E402
 from resnet_jax.hardware import processor  # noqa: E402
+from resnet_jax.workers import Workers  # noqa: E402
 
 SAMPLES = ROOT.parent / "shared" / "data" / "imagenet_samples"
 FORMS = {"kept": Form(), "short side 256": Form(256), "raw 256": Form(256, pixels=True)}
@@ -57,13 +58,14 @@ def own_rate(job: dict) -> dict[str, float]:
     os.sched_setaffinity(0, job["cores"])
     data = open_records(job["path"])
     share = range(job["batch"])
+    workers = Workers(job["workers"]) if job["workers"] else None
     if job["transform"] == "train":
         order = TrainingOrder(len(data.train), job["batch"], 0, share)
-        feed = Streamed(data.train, order, RandomResizedCrop(SIZE, flip=0.0), 0, job["workers"])
+        feed = Streamed(data.train, order, RandomResizedCrop(SIZE, flip=0.0), 0, workers)
     else:
         order = EvaluationOrder(10**9, job["batch"], share)
-        feed = Streamed(Again(data.train), order, ResizeCenterCrop(RESIZE, SIZE), 0, job["workers"])
-    with contextlib.closing(feed.chunks((step, step + 1) for step in range(10**9))) as chunks:
+        feed = Streamed(Again(data.train), order, ResizeCenterCrop(RESIZE, SIZE), 0, workers)
+    with contextlib.closing(feed.chunks((step, step + 1) for step in range(10**6))) as chunks:
         for _ in range(job["warm_up"]):
             next(chunks)
         started, busy, images = time.perf_counter(), cpu_seconds(), 0

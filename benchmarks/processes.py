@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import write  # noqa: E402
+from resnet_jax import interrupts  # noqa: E402
 
 
 def make_images(folder: pathlib.Path) -> None:
@@ -53,11 +55,20 @@ def together(commands: list[list[str]], environment: dict[str, str], **streams: 
     """Start commands at once, wait for all, and return their exit codes; each gets its share of a GPU's memory."""
     if len(commands) > 1:  # JAX would take most of it for the first
         environment = environment | {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / len(commands):.2f}"}
-    processes = [subprocess.Popen(command, cwd=ROOT, env=environment, **streams) for command in commands]
+    processes = []
+
+    def ask(number, frame):
+        for process in processes:
+            process.send_signal(signal.SIGTERM)  # they save what they have, and end
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        with interrupts.blocked():  # until all of them can be asked
+            processes += [subprocess.Popen(command, cwd=ROOT, env=environment, **streams) for command in commands]
         return [process.wait() for process in processes]
-    except KeyboardInterrupt:  # they have been told as well, and save what they have
-        return [process.wait() for process in processes]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(count: int, folder: pathlib.Path, values: argparse.Namespace, environment: dict) -> list[float]:

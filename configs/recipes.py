@@ -136,7 +136,6 @@ def _imagenet(epochs: float, batch_size: int) -> ConfigDict:
     config.model.dtype = "bfloat16"
     config.data.source = "folder"
     config.data.image_size = 224
-    config.data.workers = 16
     config.augment.flip = True
     config.training.batch_size = batch_size
     config.training.epochs = epochs

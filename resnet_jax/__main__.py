@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from resnet_jax.compilation import keep_programs
+from resnet_jax import interrupts
 from resnet_jax.errors import UserError
 
 # Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is asked for.
@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_arguments(described)
     values = parser.parse_args(arguments)
     try:
+        from resnet_jax.compilation import keep_programs  # imports JAX, which takes seconds: signals are heeded before
+
         keep_programs()
         command.run(values)
         sys.stdout.flush()
@@ -53,4 +55,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    interrupts.watch()
     sys.exit(main())

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +62,7 @@ class Checkpoints:
         self._manager = None if read_only else self._managed(keep_latest, keep_best)
 
     def _managed(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
+        ignore_closed_loops()
         best = BestN(get_metric_fn=top1, n=keep_best, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep_latest), best]),
@@ -111,6 +114,7 @@ class Checkpoints:
         for step in self.steps[::-1]:
             reason = damage(self._folder / str(step), WRITTEN_LAST) if self._read_only else None
             if reason is None:
+                _check_shapes(self._folder / str(step), abstract)
                 try:
                     with ocp.StandardCheckpointer() as reader:
                         state = reader.restore(self._folder / str(step) / ITEM, abstract)
@@ -167,6 +171,43 @@ class _Manager(ocp.CheckpointManager):
 
     def reached_preemption(self, step: int) -> bool:
         return False
+
+
+def check_shapes(folder: Path, like: Any) -> None:
+    """Raise CheckpointError if a folder has checkpoints, and the newest is of another network than `like`."""
+    steps = sorted(int(path.name) for path in folder.glob("*") if re.fullmatch("[0-9]+", path.name))
+    if steps:
+        _check_shapes(folder.absolute() / str(steps[-1]), like)
+
+
+def _check_shapes(step: Path, like: Any) -> None:
+    """Compare the names and shapes of parameters and statistics, and the shapes of all other arrays."""
+    try:
+        with quiet(), ocp.PyTreeCheckpointer() as reader:
+            saved = _shapes(reader.metadata(step / ITEM).item_metadata.tree)
+    except Exception:  # Orbax raises whatever its storage layers raise; whoever reads the checkpoint says why.
+        return
+    wanted = _shapes(like)
+    names = {name for name in saved.keys() ^ wanted.keys() if name.startswith(("params/", "batch_stats/"))}
+    names |= {name for name in saved.keys() & wanted.keys() if saved[name] != wanted[name]}
+    if names:
+        name = min(names, key=lambda name: (not name.startswith("params/"), name))
+        raise CheckpointError(
+            f"the checkpoint of step {step.name} in {step.parent} is of another network or other data ({name} is "
+            f"{saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} now; {len(names)} arrays differ): "
+            "name the network and data with which the run was started, or choose another --workdir."
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array by its name, such as "params/head/kernel"."""
+    return {
+        "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path): tuple(
+            leaf.shape
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if hasattr(leaf, "shape")
+    }
 
 
 def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
@@ -227,6 +268,18 @@ def storage_errors(folder: Path) -> Iterator[None]:
             if code := re.search(r"os_error_code='(\d+)'", str(error)):
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
             raise
+
+
+@functools.cache
+def ignore_closed_loops() -> None:
+    """Let nothing be printed of what TensorStore still reports to a save that has failed, as on a full disk."""
+    before = sys.unraisablehook
+
+    def report(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = report
 
 
 @contextlib.contextmanager

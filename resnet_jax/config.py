@@ -5,17 +5,25 @@ and typed: a field that is not here, or a value of another type, is refused.
 """
 
 import dataclasses
+import functools
+import importlib.util
 import itertools
+import json
 import math
+import operator
+import traceback
 import typing
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from resnet_jax.errors import ConfigError
+from resnet_jax.errors import ConfigError, UserError, nearest
 from resnet_jax.models.registry import NETWORKS
+from resnet_jax.run_directory import flattened
 
 # Fields that may differ between two starts of one run: they change how it is watched, kept and spread, not what it
 # learns.
@@ -58,7 +66,7 @@ def default_config() -> ConfigDict:
     config.data.resize = 256  # short side before the central crop of evaluation
     config.data.crop_scale = (0.08, 1.0)  # area of the random resized crop, as a share of the image
     config.data.interpolation = "bilinear"  # of both crops: bilinear, bicubic or nearest, antialiased
-    config.data.workers = 0  # processes that decode; 0: threads
+    config.data.workers = placeholder(int)  # processes that decode; 0: threads; None: as the machine has cores
 
     config.augment = ConfigDict()
     config.augment.pad = 0  # pixels of padding before a random crop on the device
@@ -155,6 +163,94 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     return plain
 
 
+def read_config(named: str) -> ConfigDict:
+    """Return what `get_config` of a file returns: of FILE, or of FILE:ARGUMENT with this argument.
+
+    Raises ConfigError, with the file and the line, if it returns no config or raises an error.
+    """
+    file, colon, argument = named.partition(":")
+    if not Path(file).is_file():
+        raise ConfigError(f"there is no config file {file}; configs/ has those of the project.")
+    spec = importlib.util.spec_from_file_location("config", file, loader=SourceFileLoader("config", file))
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError(f"{file} has no function get_config, which returns the config.")
+        config = module.get_config(argument) if colon else module.get_config()
+    except UserError:
+        raise
+    except Exception as error:  # A config file is the user's code and may raise anything.
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+        place = f"{file}, line {line}" if line else named
+        raise ConfigError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"{file}: get_config returns {type(config).__name__} and must return a config: start from "
+            "resnet_jax.config.default_config()."
+        )
+    if missing := [group for group in default_config() if group not in config and "base" not in config]:
+        raise ConfigError(
+            f"{file}: get_config returns a config without {', '.join(missing)}: start from "
+            "resnet_jax.config.default_config()."
+        )
+    return config
+
+
+def run_config(file: Path) -> ConfigDict:
+    """Return the config in a run's `config.json`.
+
+    Raises ConfigError if it is damaged, or has fields that this version does not have.
+    """
+    try:
+        plain = json.loads(file.read_bytes())
+        fields = flattened(plain)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged: restore it, or choose another --workdir.") from error
+    config = default_config()
+    for name, value in fields.items():
+        *groups, field = name.split(".")
+        try:
+            group = functools.reduce(operator.getitem, groups, config)
+            if value is not None or field in group:
+                group[field] = as_tuples(value)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"{file} sets {name} to {json.dumps(value)}, which this version does not have: name a config by "
+                "--config."
+            ) from error
+    return config
+
+
+def as_tuples(value: Any) -> Any:
+    """Return a JSON value with tuples in the place of lists, as configs have them."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
+def check_names(config: ConfigDict, names: list[str]) -> None:
+    """Raise ConfigError for the first of some flags, such as "config.training.epochs", that names no field.
+
+    The sentence has the field that is meant: one of that name in another group, or of a sweep's base, or the nearest.
+    """
+    fields = [field for field, _ in flat(config)]
+    for name in (name.partition(".")[2] for name in names):
+        group, parts = config, name.split(".")
+        for part in parts:
+            if isinstance(group, ConfigDict) and part in group:
+                group = group[part]
+                continue
+            meant = [f"base.{name}"] if f"base.{name}" in fields else []
+            close = nearest(part, group if isinstance(group, ConfigDict) else ())
+            if part == parts[-1] or not close:
+                meant = meant or [field for field in fields if field.split(".")[-1] == parts[-1]]
+            if meant:
+                raise ConfigError(f"the config has no field {name}, did you mean {' or '.join(meant)}?")
+            raise ConfigError(
+                f"the config has no field {part!r}{close or '; resnet_jax/config.py describes all of them.'}"
+            )
+
+
 def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted name and the value of every field."""
     for name, value in config.items():
@@ -208,8 +304,16 @@ def check_config(config: ConfigDict) -> None:
         ("augment.repeats", lambda value: value >= 1, "1 or more"),
         ("augment.mixup", lambda value: value >= 0, "0 or more"),
         ("augment.cutmix", lambda value: value >= 0, "0 or more"),
+        ("optimizer.learning_rate", lambda value: value >= 0, "0 or more"),
+        ("optimizer.base_batch_size", lambda value: value >= 0, "0 or more"),
+        ("optimizer.momentum", lambda value: 0 <= value < 1, "0 or more and less than 1"),
+        ("optimizer.clip_norm", lambda value: value >= 0, "0 or more"),
         ("optimizer.weight_decay", lambda value: value >= 0, "0 or more"),
         ("optimizer.backbone_rate", lambda value: value >= 0, "0 or more"),
+        ("schedule.warmup_epochs", lambda value: value >= 0, "0 or more"),
+        ("schedule.warmup_start", lambda value: 0 <= value <= 1, "0 to 1"),
+        ("schedule.factor", lambda value: value > 0, "more than 0"),
+        ("schedule.end", lambda value: value >= 0, "0 or more"),
         ("evaluation.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
         ("evaluation.every_epochs", lambda value: value >= 1, "1 or more"),
         ("checkpoint.every_epochs", lambda value: value >= 1, "1 or more"),
@@ -219,9 +323,12 @@ def check_config(config: ConfigDict) -> None:
         ("parallel.heartbeat_seconds", lambda value: 1 <= value <= 3600, "1 to 3600"),
         ("data.resize", lambda value: 1 <= value <= 16384, "1 to 16384"),
         ("data.num_classes", lambda value: 1 <= value <= 1000000, "1 to 1000000"),
-        ("data.workers", lambda value: 0 <= value <= 1024, "0 to 1024"),
+        ("data.workers", lambda value: value is None or 0 <= value <= 1024, "0 to 1024"),
     )
+    known = {name for name, _ in flat(default_config())}
     for name, value in flat(config):
+        if name not in known and not name.startswith("augment."):  # those are compared with what reads them
+            raise ConfigError(f"the config has a field {name}, which nothing reads{nearest(name, known)}: remove it.")
         numbers = value if isinstance(value, tuple) else (value,)
         if name == "data.size_schedule" and all(isinstance(pair, tuple) for pair in value):
             numbers = tuple(itertools.chain(*value))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import sys
 import time
 import traceback
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import jax
 
 from resnet_jax.errors import ConfigError, Diverged, UserError
-from resnet_jax.interrupts import Interrupted
+from resnet_jax.interrupts import Interrupted, join_hosts
 
 START_SECONDS = 300  # in which all hosts must have come
 
@@ -55,6 +56,8 @@ def start(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> No
     known = dict(
         coordinator_address=coordinator, num_processes=hosts, process_id=host, cluster_detection_method="deactivate"
     )
+    if coordinator != "auto":
+        find(coordinator.rpartition(":")[0])
     try:
         jax.distributed.initialize(
             **({} if coordinator == "auto" else known),
@@ -66,6 +69,31 @@ def start(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> No
             f"the hosts can not be joined ({str(error).splitlines()[0]}): start all of them, and set "
             "parallel.coordinator, parallel.hosts and parallel.host."
         ) from error
+    join_hosts()
+
+
+def find(name: str) -> None:
+    """Wait until the name of the coordinator is known, as that of a pod is once it has started.
+
+    Raises ConfigError if that takes longer than all hosts have time to come.
+    """
+    end, waits = time.monotonic() + START_SECONDS, False
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+            return
+        except (OSError, UnicodeError) as error:
+            check = f"check the spelling of {name!r} in parallel.coordinator, and that the first host has started"
+            if time.monotonic() > end:
+                raise ConfigError(f"the coordinator cannot be found ({error}): {check}.") from error
+            if not waits:
+                print(
+                    f"Waiting up to {START_SECONDS} s for the coordinator, whose name is not known ({error}): {check}.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            waits = True
+            time.sleep(1)
 
 
 def end_alone(error: Exception, patience: float) -> None:

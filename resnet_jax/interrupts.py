@@ -1,16 +1,38 @@
-"""Interrupts: Ctrl-C and the system's request to end.
+"""Interrupts: Ctrl-C and the system's request to end, SIGINT and SIGTERM.
 
-While nothing is to be saved, during start, compilation and a bare evaluation, they do what they do to any program: it
-ends at once, even within the compiler, which keeps Python's own handlers waiting. From the first step on they are
-noticed between dispatches of training and evaluation alike.
+A command blocks both signals in all of its threads, and one thread waits for them (`watch`). So a signal is noticed at
+once, even while XLA compiles, which keeps Python's own handlers waiting; and the processes that a command starts
+inherit the block, so that a signal to the whole process group, as a terminal and most schedulers send it, stops the
+command and leaves the stopping of its workers to it.
+
+While there is nothing to save, the command ends at once with a sentence. From `Interrupts.hold` on a signal is
+remembered, and noticed between dispatches of training and evaluation alike. A second signal ends the process.
 """
 
+import contextlib
+import multiprocessing
+import os
 import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import NoReturn
 
-import jax
-from jax.experimental import multihost_utils
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# `timeout` and some schedulers send one request twice, to the process and to its group: what follows within this time
+# is no second request.
+REPEAT_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0  # for a file that is being written, and for output that nobody reads
+
+uninterrupted = threading.RLock()  # held where the process must not end, for the time of a file
+
+_state = threading.Lock()
+_watched = False  # whether a thread waits for the signals
+_joined = False  # whether this is one of many hosts, which stop together
+_holder = None  # the Interrupts that has something to save
 
 
 class Interrupted(Exception):
@@ -25,11 +47,39 @@ class Interrupted(Exception):
         self.signal = number
 
 
-class Interrupts:
-    """Remembers a SIGINT or SIGTERM between `hold` and the end of the `with` block; a second SIGINT ends the process.
+def watch() -> None:
+    """Take over SIGINT and SIGTERM for the rest of the process: the first thing that a command does."""
+    global _watched
+    _watched = True
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_wait, name="signals", daemon=True).start()
 
-    On many hosts a signal to any of them asks all: JAX's preemption service, which has its own handler for SIGTERM,
-    lets all of them hear of it at the same look.
+
+def join_hosts() -> None:
+    """From here on this is one of many hosts, and JAX's preemption service has its own handler of SIGTERM."""
+    global _joined
+    _joined = True
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Start processes in this block, and they ignore SIGINT and SIGTERM to the process group."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    resource_tracker.ensure_running()  # which unblocks both signals as it starts its process
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Interrupts:
+    """Remembers a SIGINT or SIGTERM between `hold` and the end of the `with` block.
+
+    On many hosts a signal to any of them stops all: JAX's preemption service, which has its own handler for SIGTERM,
+    lets all of them notice it at the same step. Outside of a command, as in a notebook, handlers take the place of the
+    thread that `watch` starts.
     """
 
     def __init__(self):
@@ -41,27 +91,39 @@ class Interrupts:
         return self
 
     def __exit__(self, *exception) -> None:
+        global _holder
+        with _state:
+            _holder = None
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
 
     def hold(self) -> None:
         """From here on there is something to save."""
-        for number in (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGINT, signal.SIGTERM):
-            if number not in self._previous:
-                self._previous[number] = signal.signal(number, self._remember)
+        global _holder
+        with _state:
+            _holder = self
+        if not _watched and not self._previous:
+            for number in SIGNALS[: 1 if _joined else 2]:
+                self._previous[number] = signal.signal(number, self._handle)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def remember(self, number: int) -> None:
+        """Note that the run was asked to stop."""
+        self._number = number
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if jax.process_count() > 1:
+        if _joined:
             signal.raise_signal(signal.SIGTERM)
         else:
-            self._number = number
+            self.remember(number)
 
     @property
     def requested(self) -> bool:
         """Whether the run was asked to stop. All hosts look equally often, and get the same answer."""
-        if jax.process_count() > 1 and not self._number:
+        if _joined and not self._number:
+            from jax.experimental import multihost_utils  # takes seconds to import: a signal is watched for before
+
             self._looks += 1
             if multihost_utils.reached_preemption_sync_point(self._looks):
                 self._number = signal.SIGTERM
@@ -70,3 +132,37 @@ class Interrupts:
     def stop(self, where: str) -> NoReturn:
         """Raise Interrupted, saying where the run stopped."""
         raise Interrupted(f"Stopped {where}; the same command goes on from there.", self._number)
+
+
+def _wait() -> None:
+    """Wait for a first signal and act on it; a second one is left to the system, which ends the process."""
+    number = signal.sigwait(SIGNALS)
+    with _state:
+        if _holder is None and not (_joined and number == signal.SIGTERM):
+            end(number)
+        if not _joined:
+            _holder.remember(number)
+    if not _joined:
+        time.sleep(REPEAT_SECONDS)
+        while signal.sigpending() & set(SIGNALS):
+            signal.sigwait(SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if _joined:
+        signal.raise_signal(signal.SIGTERM)  # to JAX's handler, in this thread
+    while True:  # the only thread that signals can reach
+        signal.pause()
+
+
+def end(number: int) -> NoReturn:
+    """End the process, which has nothing to save, with a sentence."""
+    uninterrupted.acquire(timeout=PATIENCE_SECONDS)
+    for process in multiprocessing.active_children():
+        process.kill()
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # a progress bar hides the cursor
+    flush = threading.Thread(target=sys.stdout.flush, daemon=True)
+    flush.start()
+    flush.join(PATIENCE_SECONDS)
+    with contextlib.suppress(OSError):
+        os.write(2, b"Stopped before there was anything to save: start the same command again.\n")
+    os._exit(128 + number)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from resnet_jax.errors import ConfigError, InUse, UserError
+from resnet_jax.interrupts import uninterrupted
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT}
@@ -42,7 +43,7 @@ class RunDirectory:
                 f"--workdir={path} is an address, not a folder: mount the storage and name the mounted path."
             )
         self.path = Path(path)
-        self._writes = writes
+        self.writes = writes
         self._events = None
         self._purge_step = None
         self._lock = None
@@ -51,6 +52,11 @@ class RunDirectory:
     def config(self) -> Path:
         """The config with which the run was started."""
         return self.path / "config.json"
+
+    @property
+    def data(self) -> Path:
+        """What identifies the data with which the run was started."""
+        return self.path / "data.json"
 
     @property
     def metrics(self) -> Path:
@@ -77,25 +83,40 @@ class RunDirectory:
         """The picture of loss and accuracy."""
         return self.path / "curves.png"
 
-    def open_for(self, config: dict, may_change: tuple[str, ...] = ()) -> None:
-        """Creates the folder for a run with `config`, or checks that the run in it has the same config.
+    def open_for(self, config: dict, may_change: tuple[str, ...] = (), data: dict | None = None) -> None:
+        """Takes the folder for a run with `config`, and checks that a run in it has the same config and data.
+
+        Nothing is written but the lock: `begin` does that, when nothing else can refuse the start.
 
         Args:
             config: Nested dicts of JSON values.
             may_change: Dotted fields, or prefixes of them, that may differ from the earlier start: they change how a
-                run is watched or kept, not its result. `config.json` then takes the new values.
+                run is watched or kept, not its result.
+            data: What identifies the data, as `data.identity` returns it.
 
         Raises:
-            ConfigError: The folder holds a run with another config, or a damaged config, or is in use.
+            ConfigError: The folder holds a run with another config or other data, or a damaged config, or is in use.
             UserError: The folder cannot be created or written.
         """
-        if not self._writes:
+        if not self.writes:
             return
+        if self.config.exists():
+            self.check(config, may_change, data)
         self.create()
         self._take()
-        if self.config.exists():
-            self.check(config, may_change)
-        write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+        if self.config.exists():  # another process may have been faster
+            self.check(config, may_change, data)
+
+    def begun(self) -> dict | None:
+        """The config with which the run was begun; None where there is none that can be read."""
+        config = read_json(self.config)
+        return config if isinstance(config, dict) else None
+
+    def begin(self, config: dict, data: dict | None = None) -> None:
+        """Writes the config and the identity of the data, of which some may have changed since the last start."""
+        self.write_text(self.config.name, json.dumps(config, indent=2, sort_keys=True))
+        if data is not None:
+            self.write_text(self.data.name, json.dumps(data, indent=2))
 
     def create(self) -> None:
         """Creates the folder. Raises UserError if that is refused, or if it cannot be written."""
@@ -104,12 +125,20 @@ class RunDirectory:
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    def check(self, config: dict, may_change: tuple[str, ...] = ()) -> None:
-        """Raises ConfigError if the folder holds no run, or one with another config; the arguments are `open_for`'s."""
+    def check(self, config: dict, may_change: tuple[str, ...] = (), data: dict | None = None) -> None:
+        """Raises ConfigError if the folder holds no run, or one with another config or other data.
+
+        The arguments are `open_for`'s; of `data` what is missing is not compared.
+        """
         if not self.config.exists():
             raise ConfigError(f"{self.path} holds no run: name the folder of one by --workdir, or train first.")
-        differences = _differences(self._read_config(), json.loads(json.dumps(config)))
-        self._refuse({field: pair for field, pair in differences.items() if not covered(field, may_change)})
+        changed = _changed(self._read_config(), json.loads(json.dumps(config)))
+        self._refuse({field: pair for field, pair in changed.items() if not covered(field, may_change)})
+        if data is not None and (found := _other_data(self._read_data(), data)):
+            raise ConfigError(
+                f"{self.path} holds a run on other data ({'; '.join(found)}): name the data of that run by data.path, "
+                f"or choose another --workdir, {self._from_here}."
+            )
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends one measurement to `metrics.jsonl` and to TensorBoard's events.
@@ -121,7 +150,7 @@ class RunDirectory:
         Raises:
             UserError: The disk is full.
         """
-        if not self._writes:
+        if not self.writes:
             return
         record = _plain(record)
         line = json.dumps(record, allow_nan=False) + "\n"
@@ -136,7 +165,7 @@ class RunDirectory:
 
         Also drops a last line that was cut when the run was killed.
         """
-        if not self._writes:
+        if not self.writes:
             return
         if self.metrics.exists():
             kept = [line for line, record in _lines(self.metrics) if record["step"] <= step]
@@ -150,12 +179,12 @@ class RunDirectory:
 
     def write_text(self, file: str, text: str) -> None:
         """Writes a text to a file of this folder."""
-        if self._writes:
+        if self.writes:
             write_atomically(self.path / file, text.encode() + b"\n")
 
     def write_arrays(self, file: str, arrays: dict[str, Any]) -> None:
         """Writes arrays by name to a compressed NumPy archive of this folder."""
-        if self._writes:
+        if self.writes:
             archive = io.BytesIO()
             np.savez_compressed(archive, **arrays)
             write_atomically(self.path / file, archive.getvalue())
@@ -211,6 +240,18 @@ class RunDirectory:
             raise ConfigError(f"{self.config} is damaged: restore it, or choose another --workdir.")
         return config
 
+    @property
+    def _from_here(self) -> str:
+        return f"there with --config.training.init_from={self.path} to begin with its weights"
+
+    def _read_data(self) -> dict:
+        """What identifies the data of the run; of a run of an older version the classes, which its preset has."""
+        for file, fields in ((self.data, ("classes", "train", "test")), (self.path / "preset.json", ("classes",))):
+            found = read_json(file)
+            if isinstance(found, dict):
+                return {name: found[name] for name in fields if isinstance(found.get(name), list | dict)}
+        return {}
+
     def _refuse(self, differences: dict[str, tuple[Any, Any]]) -> None:
         """Raises if there are differences that would make the run in this folder another experiment."""
         if not differences:
@@ -223,7 +264,7 @@ class RunDirectory:
             named.append(f"and {len(differences) - len(named)} more")
         raise ConfigError(
             f"{self.path} holds a run with another config ({'; '.join(named)}): "
-            "choose another --workdir, or go back to the old values."
+            f"leave --config and its fields out to take the run's own, or choose another --workdir, {self._from_here}."
         )
 
     def _mirror(self, record: dict[str, Any]) -> None:
@@ -291,7 +332,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
-    with disk_errors(path):
+    with uninterrupted, disk_errors(path):
         try:
             with open_own(partial, os.O_WRONLY | os.O_TRUNC) as file:
                 file.write(data)
@@ -360,13 +401,38 @@ def _record(line: bytes) -> dict | None:
     return record if numbers else None
 
 
-def _differences(there: dict, now: dict) -> dict[str, tuple[Any, Any]]:
+def _changed(there: dict, now: dict) -> dict[str, tuple[Any, Any]]:
     """Field to its value in each of two configs, for the fields that differ."""
     there, now = flattened(there), flattened(now)
     pairs = {field: (there.get(field, _ABSENT), now.get(field, _ABSENT)) for field in there.keys() | now.keys()}
     # A field that came later, and is not set, leaves the experiment what it was.
     unset = (_ABSENT, None)
     return {field: pair for field, pair in pairs.items() if pair[0] != pair[1] and not all(x in unset for x in pair)}
+
+
+def _other_data(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In what two data sets differ, in the user's words; what one of them does not say is not compared."""
+    old, new = there.get("classes"), now["classes"]
+    found = []
+    if isinstance(old, list) and old != new:
+        changes = [
+            ("missing", [name for name in old if name not in new]),
+            ("new", sorted(set(new) - set(map(str, old)))),
+        ]
+        found += [f"{how} classes: {_few(names)}" for how, names in changes if names]
+        found = found or ["the classes are in another order"]
+    for split in ("train", "test"):
+        before, after = (each.get(split) if isinstance(each.get(split), dict) else {} for each in (there, now))
+        if before.get("examples") != after.get("examples") and before and after:
+            found.append(f"{split} had {before.get('examples')} examples and has {after['examples']}")
+        elif before.get("hash") and after.get("hash") and before["hash"] != after["hash"]:
+            found.append(f"{split} has other examples")
+    return found
+
+
+def _few(names: list) -> str:
+    more = f" and {len(names) - _DIFFERENCES_SHOWN} more" if len(names) > _DIFFERENCES_SHOWN else ""
+    return ", ".join(json.dumps(name) for name in names[:_DIFFERENCES_SHOWN]) + more
 
 
 def flattened(config: dict, prefix: str = "") -> dict[str, Any]:

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import Checkpoints, check_shapes
 from resnet_jax.compilation import keep_programs
-from resnet_jax.config import MAY_CHANGE, to_dict
+from resnet_jax.config import MAY_CHANGE
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
 from resnet_jax.hardware import hardware
 from resnet_jax.hosts import joined
@@ -45,9 +45,9 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
     parallel = config.parallel
     with joined(parallel.coordinator, parallel.hosts, parallel.host, parallel.heartbeat_seconds):
-        experiment = build(config)
         record = RunDirectory(workdir, writes=jax.process_index() == 0)
-        with contextlib.closing(record), Interrupts() as interrupts:
+        experiment = build(config, record.begun())
+        with contextlib.closing(experiment), contextlib.closing(record), Interrupts() as interrupts:
             return {"train": train, "eval": evaluate, "replay": replay_step}[mode](
                 config, experiment, record, interrupts
             )
@@ -55,16 +55,20 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
 
 def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Train from the newest checkpoint, or from the start, to the end."""
-    record.open_for(to_dict(config), MAY_CHANGE)
     state = experiment.initial_state()
+    data = experiment.identity() if record.writes else None
+    record.open_for(experiment.config, MAY_CHANGE, data)
+    check_shapes(record.checkpoints, state)
     params = parameter_overview.count_parameters(state.params)
-    record.write_text(RUN_FILE, experiment.preset.write())
-    record.write_text("parameters.txt", parameter_overview.get_parameter_overview(state.params, include_stats=False))
-    show_parameters(config.model.name, state.params)
-
     keep = config.checkpoint
     with contextlib.closing(Checkpoints(record.checkpoints, keep.keep_latest, keep.keep_best)) as checkpoints:
         restored = checkpoints.restore(state)
+        # What can refuse the start was asked; from here on the folder is written.
+        record.begin(experiment.config, data)
+        record.write_text(RUN_FILE, experiment.preset.write())
+        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        record.write_text("parameters.txt", overview)
+        show_parameters(config.model.name, state.params)
         state = state if restored is None else restored
         first = int(state.step)
         record.rewind(first)
@@ -88,6 +92,8 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
     }
     record.write_summary(summary)
     print(final_line(summary, record.path))
+    if interrupts.requested:
+        interrupts.stop("after the last step")
     return summary
 
 
@@ -108,7 +114,7 @@ def evaluate(
     """
     started = time.perf_counter()
     if config.training.init_from is None:
-        record.check(to_dict(config), MAY_CHANGE)
+        record.check(experiment.config, MAY_CHANGE, {"classes": list(experiment.preset.classes)})
     state = experiment.initial_state()
     if config.training.init_from is None:
         with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
@@ -138,7 +144,7 @@ def replay_step(
 
     Writes what it began with to `diverged.npz` and what came out to `replay.json`, both in the run's folder.
     """
-    record.check(to_dict(config), MAY_CHANGE)
+    record.check(experiment.config, MAY_CHANGE, experiment.identity())
     step = record.diverged_at()
     state = experiment.initial_state()
     with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:

@@ -49,6 +49,9 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
         record = RunDirectory(folder / trial.name)
         if record.config.exists():
             record.check(to_dict(trial.config), MAY_CHANGE)
+    there = read_json(folder / SWEEP_FILE)
+    if isinstance(there, dict) and there.get("title") != config.title:
+        raise ConfigError(f"{folder} holds another sweep ({str(there.get('title'))!a}): choose another --workdir.")
     if mode == "train":
         RunDirectory(folder).create()
         told = json.loads(json.dumps(description(config)))

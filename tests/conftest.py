@@ -21,6 +21,30 @@ import pytest  # noqa: E402
 
 from tests import small  # noqa: E402
 
+# What `make test-fast` runs: modules that train nothing, compile little and start few processes.
+FAST = (
+    "data/test_decoding.py",
+    "data/test_pipeline.py",
+    "data/test_policies.py",
+    "data/test_transforms.py",
+    "test_config.py",
+    "test_interrupts.py",
+    "test_progress.py",
+    "test_run_directory.py",
+    "test_sweep.py",
+    "test_sweep_runner.py",
+    "training/test_metrics.py",
+    "training/test_schedules.py",
+    "weights/test_files.py",
+    "weights/test_presets.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if str(item.path.relative_to(pathlib.Path(__file__).parent)) in FAST:
+            item.add_marker("fast")
+
 
 @pytest.fixture
 def small_config():

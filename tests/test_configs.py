@@ -422,7 +422,7 @@ def test_images_have_the_size_of_their_epoch(build):
     feed = build(config).train_feed
     epoch = IMAGENET_IMAGES / 256
     sizes = {
-        step: feed.transform_at(step).size
+        step: feed.reader.transform_at(step).size
         for step in map(math.ceil, (0, 17.99 * epoch, 18 * epoch, 60.4 * epoch, 60.5 * epoch, 89 * epoch))
     }
     assert list(sizes.values()) == [128, 128, 160, 160, 192, 192]

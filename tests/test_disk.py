@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import json
+import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +67,22 @@ def test_a_folder_that_may_not_be_written_is_refused_in_one_sentence(mounted, ca
     assert run(disk / "run") == 2
     error = capsys.readouterr().err
     assert "cannot be written" in error and error.count("\n") == 1
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_save_ends_in_one_sentence_and_no_traceback(mounted):
+    """Another program takes the space after it was counted: TensorStore then reports to a save that has failed."""
+    disk = mounted("size=1000k")
+    code = """if True:
+        import shutil, sys, types
+        shutil.disk_usage = lambda folder: types.SimpleNamespace(free=2**60)
+        import main
+        sys.exit(main.main(sys.argv))"""
+    arguments = ["--config=configs/digits.py", "--config.training.steps=60", "--config.parallel.devices=1"]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments, f"--workdir={disk / 'run'}"],
+        env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert "the disk is full" in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr

@@ -156,6 +156,7 @@ def test_a_link_or_a_pipe_in_the_place_of_a_file_is_refused_and_nothing_elsewher
     os.symlink(other, folder / name) if kind == "link" else os.mkfifo(folder / name)
     with pytest.raises(UserError, match="cannot be written"), contextlib.closing(RunDirectory(folder)) as run:
         run.open_for({"model": {}})
+        run.begin({"model": {}})
     assert other.read_text() == "precious"
 
 

@@ -63,11 +63,43 @@ def test_wrong_input_ends_with_2_and_one_sentence(arguments, said, capsys, tmp_p
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_an_error_in_a_config_file_is_told(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def get_config():\n    raise ValueError('no such thing')\n", ", line 2: ValueError: no such thing"),
+        ("import nowhere_at_all\n", ", line 1: ModuleNotFoundError"),
+        ("x = 1\ndef get_config(:\n", ", line 2: SyntaxError"),
+        ("def get_config():\n    return 5\n", ": get_config returns int and must return a config"),
+        ("def get_config():\n    return {'model': {}}\n", ": get_config returns dict and must return a config"),
+        ("def get_config():\n    pass\n", ": get_config returns NoneType and must return a config"),
+        (
+            "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'model': {}})\n",
+            ": get_config returns a config without augment, checkpoint, data",
+        ),
+        ("config = 1\n", " has no function get_config"),
+    ],
+)
+def test_what_is_wrong_with_a_config_file_is_one_sentence_with_its_place(code, said, tmp_path, capsys):
     file = tmp_path / "broken.py"
-    file.write_text("def get_config():\n    raise ValueError('no such thing')\n")
-    assert command.main(["main.py", f"--config={file}"]) == 2
-    assert "ValueError: no such thing" in capsys.readouterr().err
+    file.write_text(code)
+    assert command.main(["main.py", f"--config={file}", f"--workdir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}{said}" in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "meant"),
+    [
+        ("configs/digits.py", "training.learning_rate", "optimizer.learning_rate?"),
+        ("configs/digits.py", "batch_size", "evaluation.batch_size or training.batch_size?"),
+        ("configs/digits.py", "model.stem_width", "model.overrides.stem_width?"),
+        ("configs/sweeps/shortcuts.py", "training.epochs", "base.training.epochs?"),
+        ("configs/sweeps/shortcuts.py", "base.training.learning_rate", "base.optimizer.learning_rate?"),
+    ],
+)
+def test_a_field_in_the_wrong_group_names_the_right_one(config, field, meant, capsys):
+    assert command.main(["main.py", f"--config={config}", "--workdir=runs/x", f"--config.{field}=3"]) == 2
+    assert capsys.readouterr().err == f"error: the config has no field {field}, did you mean {meant}\n"
 
 
 def test_help_shows_the_usage(capsys):
@@ -144,12 +176,13 @@ def test_a_run_repeats_to_the_bit_on_a_gpu_where_xla_is_told_to(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_has_nothing_to_save_yet_ends_at_once_and_says_nothing(tmp_path, number):
+def test_a_run_that_has_nothing_to_save_yet_ends_at_once_with_a_sentence(tmp_path, number):
     process = start(tmp_path / "run")
     wait_for(lambda: (tmp_path / "run" / "parameters.txt").exists(), process)  # what follows is compilation
     process.send_signal(number)
     output = process.communicate()[0]
-    assert process.returncode == -number and "Traceback" not in output
+    assert process.returncode == 128 + number and "Traceback" not in output
+    assert output.splitlines()[-1] == "Stopped before there was anything to save: start the same command again."
     assert not saved_steps(tmp_path / "run") and not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

@@ -36,6 +36,7 @@ def open_for(path, *arguments):
     """Opened for a run that has ended."""
     with closing(RunDirectory(path)) as run:
         run.open_for(*arguments)
+        run.begin(arguments[0])
     return run
 
 
@@ -132,6 +133,7 @@ def test_a_folder_in_which_another_process_trains_is_refused_and_named_until_tha
         from resnet_jax.run_directory import RunDirectory
         run = RunDirectory({str(tmp_path)!r})
         run.open_for({CONFIG!r})
+        run.begin({CONFIG!r})
         print("open", flush=True)
         input()"""
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

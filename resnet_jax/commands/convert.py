@@ -1,15 +1,16 @@
 """`convert`: weights of any kind that is read, to safetensors under torchvision's names."""
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
 
 import jax
 
-from resnet_jax.commands.networks import add_weights_arguments, chosen_network
+from resnet_jax.commands.networks import add_weights_arguments, chosen_network, overrides
 from resnet_jax.errors import ConfigError
 from resnet_jax.weights import load_weights, save_weights
-from resnet_jax.weights.presets import of_weights
+from resnet_jax.weights.presets import of_weights, run_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +29,12 @@ def run(values: argparse.Namespace) -> None:
     """
     if Path(values.target).exists() and not values.force:
         raise ConfigError(f"{values.target} is there already: name another file, or replace it by --force.")
-    name, model = chosen_network(values.model, of_weights(values.source), values.set)
+    known = of_weights(run_folder(values.source) or values.source)
+    name, model = chosen_network(values.model, known, values.set)
     variables = load_weights(model, values.source, average=values.average)
-    save_weights(model, variables, values.target)
+    fields = (known.overrides if known and known.network == name else {}) | overrides(values.set)
+    preset = dataclasses.replace(known, network=name, overrides=fields) if known else None
+    save_weights(model, variables, values.target, preset)
     arrays = len(jax.tree.leaves(variables))
     parameters = sum(math.prod(array.shape) for array in jax.tree.leaves(variables["params"]))
     print(f"{values.target} has the {arrays} arrays of {name}, of which {parameters:,} values are parameters.")

@@ -3,7 +3,6 @@
 import argparse
 import os
 import pathlib
-import sys
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -47,20 +46,16 @@ def run(values: argparse.Namespace) -> None:
     with console.status("Looking for the images"):
         dataset = open_source(values.source, values.data_dir)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("")
-            index = pack(
-                dataset,
-                values.folder,
-                form,
-                shard_examples=values.shard_examples,
-                workers=values.workers,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        raise SystemExit(130) from None
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("")
+        index = pack(
+            dataset,
+            values.folder,
+            form,
+            shard_examples=values.shard_examples,
+            workers=values.workers,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     for line in summary(index, values.folder):
         print(line)
 

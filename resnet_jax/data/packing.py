@@ -1,16 +1,12 @@
 """Packing: from any source of labelled images to shards that are read fast, checked, resumable, and always the same."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -23,6 +19,7 @@ from resnet_jax.data.sources import Dataset, Split
 from resnet_jax.data.sources.records import FORMAT, INDEX, read_index
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import DataError
+from resnet_jax.workers import WorkerKilled, Workers
 
 UNFINISHED = ".unfinished"  # the folder of what is not yet in the index, inside of the packed one
 JPEG_NAMES = (".jpg", ".jpeg")
@@ -246,39 +243,14 @@ def work(packer: Packer, tasks: list[Task], workers: int) -> Iterator[tuple[Task
     if workers <= 1:
         yield from ((task, packer(task)) for task in tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, start_worker, (packer,)) as pool:
+    with contextlib.closing(Workers(workers)) as pool:
         try:
-            running = {pool.submit(run_task, task): task for task in tasks}
-            for future in concurrent.futures.as_completed(running):
-                yield running[future], future.result()
-        except concurrent.futures.process.BrokenProcessPool as error:
+            yield from zip(tasks, pool.map(packer, tasks), strict=True)
+        except WorkerKilled as error:
             raise DataError(
-                "A worker process was killed, most often for want of memory: start again with fewer --workers; the "
-                "shards that are whole are kept."
+                f"A worker process was killed, most often for want of memory ({error}): start again with fewer "
+                "--workers; the shards that are whole are kept."
             ) from error
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.kill()  # A shard may take half a minute; what is not whole is written again.
-            raise
-
-
-def start_worker(packer: Packer) -> None:
-    """Prepare a worker process: it leaves Ctrl-C to its parent and ends with it, however that ends."""
-    global run_packer
-    run_packer = packer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def end_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def run_task(task: Task) -> dict:
-    """Write a shard in a worker process."""
-    return run_packer(task)
 
 
 def finish(folder: pathlib.Path, split: str, records: list[dict]) -> dict:

@@ -6,6 +6,7 @@ steps, so a run that was resumed, or moved to other hosts, reads what the run th
 across two epochs, so that none of them loses its last examples.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +15,10 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from resnet_jax.data.sources import Arrays, Split
 from resnet_jax.errors import DataError
+from resnet_jax.workers import WorkerKilled, Workers
 
 Rows = dict[str, np.ndarray]
 
@@ -121,6 +122,9 @@ class Resident:
             batch["image"] = jnp.where(row["mirrored"][:, None, None, None], images[:, :, ::-1], images)
         return batch
 
+    def close(self) -> None:
+        """Nothing needs to be ended."""
+
     def chunks(self, cuts: Iterable[Cut]) -> Iterator[Rows]:
         """Yield the rows of each cut, stacked by step."""
         for start, end in cuts:
@@ -145,7 +149,7 @@ class Streamed:
       transform: (image or its encoded bytes, random generator, where to put it or None) to uint8 (height, width,
         channels), which lies there or anywhere.
       seed: of the transform's randomness, which is drawn from (seed, position) for every example.
-      workers: processes that read and transform; 0 leaves it to threads of this one.
+      workers: processes that read and transform, which several feeds may share; None leaves it to threads of this one.
       later: pairs of a step and the transform that takes over from that step on, by step; the images of one step are
         of one size, and those of another may be of another.
     """
@@ -154,7 +158,7 @@ class Streamed:
     order: Order
     transform: Transform
     seed: int
-    workers: int = 0
+    workers: Workers | None = None
     later: tuple[tuple[int, Transform], ...] = ()
 
     @property
@@ -172,54 +176,64 @@ class Streamed:
         """The number of parts of this host's share of a batch."""
         return -(-len(self.order.share) // PART)
 
-    def transform_at(self, step: int) -> Transform:
-        """Return the transform of a step's examples."""
-        return [self.transform, *(transform for first, transform in self.later if first <= step)][-1]
+    @functools.cached_property
+    def reader(self) -> "Reader":
+        """What reads a part: the same object each time, which worker processes then know."""
+        return Reader(self.split, self.order, self.transform, self.seed, self.later, self.parts)
+
+    def close(self) -> None:
+        """End the worker processes, which other feeds may share and which the next batch starts again."""
+        if self.workers is not None:
+            self.workers.close()
 
     def chunks(self, cuts: Iterable[Cut]) -> Iterator[Rows]:
         """Yield the batches of each cut, stacked by step. The cuts must follow each other without a gap.
 
         Raises DataError for an example that cannot be read, by its name, and for a worker process that was killed.
         """
-        parts, first = None, None
-        try:
+        cuts = list(cuts)
+        if not cuts:
+            return
+        with contextlib.closing(self._read(range(cuts[0][0] * self.parts, cuts[-1][1] * self.parts))) as parts:
             for start, end in cuts:
-                if parts is None:
-                    parts, first = iter(self._read_from(start)), start
-                yield _join([_next(parts) for _ in range((end - start) * self.parts)], end - start)
-        finally:
-            # Worker processes and their shared memory outlive an iterator that is only dropped.
-            if first is not None and hasattr(parts, "close"):
-                parts.close()
+                yield _join([next(parts) for _ in range((end - start) * self.parts)], end - start)
 
-    def _read_from(self, first_step: int) -> grain.IterDataset:
-        parts = grain.MapDataset.source(_Parts(self, first_step))
-        if not self.workers:
-            return parts.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS))
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads flags as it starts a worker; only main.py parses them.
-        read = parts.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
-        return read.mp_prefetch(grain.MultiprocessingOptions(self.workers))
+    def _read(self, numbers: range) -> Iterator[Rows]:
+        """Yield the parts of these numbers, read ahead."""
+        if self.workers is None:
+            options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS)
+            parts = grain.MapDataset.source(_Numbered(self.reader, numbers)).to_iter_dataset(options)
+            with contextlib.closing(iter(parts)) as read:
+                yield from read
+            return
+        try:
+            yield from self.workers.map(self.reader, numbers)
+        except WorkerKilled as error:
+            raise DataError(
+                f"A data worker was killed, most often for want of memory ({error}): start again with fewer "
+                "data.workers."
+            ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class _Parts:
-    """The parts of this host's rows of each batch from `first_step` on, one after the other, as Grain reads them."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads the parts of this host's rows of each batch, by number; what worker processes get of a feed."""
 
-    feed: Streamed
-    first_step: int
+    split: Split
+    order: Order
+    transform: Transform
+    seed: int
+    later: tuple[tuple[int, Transform], ...]
+    parts: int
 
-    def __len__(self) -> int:
-        return 2**40
-
-    def __getitem__(self, number: int) -> Rows:
-        step, part = divmod(number, self.feed.parts)
-        step += self.first_step
-        share = len(self.feed.order.share)
-        here = slice(part * share // self.feed.parts, (part + 1) * share // self.feed.parts)
-        rows = {name: values[here] for name, values in _rows_of_step(self.feed.order, step).items()}
-        index, transform = rows.pop("index"), self.feed.transform_at(step)
-        draws, split = _Draws(self.feed.seed), self.feed.split
+    def __call__(self, number: int) -> Rows:
+        """Return a part: the rows with their images and labels."""
+        step, part = divmod(number, self.parts)
+        share = len(self.order.share)
+        here = slice(part * share // self.parts, (part + 1) * share // self.parts)
+        rows = {name: values[here] for name, values in _rows_of_step(self.order, step).items()}
+        index, transform = rows.pop("index"), self.transform_at(step)
+        draws, split = _Draws(self.seed), self.split
         images, labels = None, np.empty(len(index), np.int32)
         for row, (number, drawn_by) in enumerate(
             zip(index.tolist(), rows.get("position", index).tolist(), strict=True)
@@ -235,6 +249,24 @@ class _Parts:
             if image is not place:
                 images[row] = image
         return rows | {"image": images, "label": labels}
+
+    def transform_at(self, step: int) -> Transform:
+        """Return the transform of a step's examples."""
+        return [self.transform, *(transform for first, transform in self.later if first <= step)][-1]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Numbered:
+    """The parts of some numbers, as a source of Grain's."""
+
+    reader: Reader
+    numbers: range
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> Rows:
+        return self.reader(self.numbers[place])
 
 
 class _Draws:
@@ -253,18 +285,6 @@ class _Draws:
         self._fresh["state"]["key"][1] = number
         self._philox.state = self._fresh
         return self._generator
-
-
-def _next(parts: Iterator[Rows]) -> Rows:
-    try:
-        return next(parts)
-    except RuntimeError as error:
-        if "exit code" not in str(error):  # Grain's word on a worker that is gone
-            raise
-        raise DataError(
-            f"A data worker was killed, most often for want of memory ({str(error).partition('. ')[0]}): start again "
-            "with fewer data.workers."
-        ) from error
 
 
 def _join(parts: list[Rows], steps: int) -> Rows:

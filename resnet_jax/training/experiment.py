@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -42,6 +43,8 @@ class Experiment:
       init_adapt: whether weights of another head or of other images are made to fit.
       init_average: whether a run's moving averages are taken.
       preset: what the weights expect of an image, and what they say about it.
+      config: all fields as the experiment has them, as JSON values.
+      identity: returns what identifies the data, as `data.identity.identity` does.
     """
 
     model: nn.Module
@@ -68,6 +71,8 @@ class Experiment:
     init_adapt: bool
     init_average: bool
     preset: Preset
+    config: dict[str, Any]
+    identity: Callable[[], dict[str, Any]]
 
     def initial_state(self) -> TrainState:
         """Return the state before the first step, on every device.
@@ -82,6 +87,11 @@ class Experiment:
         guard = Guard.create(self.scaled) if self.guarded else None
         state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights, guard)
         return self.devices.replicate(state)
+
+    def close(self) -> None:
+        """End the worker processes of the feeds."""
+        self.train_feed.close()
+        self.eval_feed.close()
 
     def key(self) -> jax.Array:
         """Return the key of all augmentation and dropout, on every device."""

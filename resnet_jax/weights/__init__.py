@@ -24,6 +24,7 @@ from resnet_jax.weights.adapt import adapted
 from resnet_jax.weights.files import read_arrays
 from resnet_jax.weights.hub import local_file
 from resnet_jax.weights.names import Names, from_torch, names_of, to_torch, torch_name, torchvision_name
+from resnet_jax.weights.presets import METADATA, Preset
 
 Variables = dict[str, Any]
 
@@ -32,10 +33,11 @@ FIRST_KERNELS = ("stem_conv/kernel", "stem_conv/conv1/kernel")
 HEAD = ("head/kernel", "head/bias")
 
 
-def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> None:
+def save_weights(model: nn.Module, variables: Variables, file: str | Path, preset: Preset | None = None) -> None:
     """Write the parameters and BatchNorm statistics of `model` under torchvision's or timm's names, in torch's layout.
 
-    Torch's `load_state_dict(strict=True)` takes the file: counters of batches, which play no part, it adds itself.
+    Torch's `load_state_dict(strict=True)` takes the file: counters of batches, which play no part, it adds itself. A
+    preset, with the names of the classes, is kept in the file's header.
 
     Raises DataError if the file's name does not end with .safetensors, or if the variables are of another network.
     """
@@ -51,7 +53,8 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path) -> No
         name = torch_name(differing[0][0], names_of(model))
         raise DataError(f"the variables are not those of the network: they differ in {name}.")
     named = {name: np.ascontiguousarray(array, np.float32) for name, array in torch_arrays(model, variables).items()}
-    write_atomically(file, safetensors.numpy.save(named))
+    metadata = {METADATA: preset.write()} if preset else None
+    write_atomically(file, safetensors.numpy.save(named, metadata))
 
 
 def torch_arrays(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:

@@ -9,10 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import safetensors
+
 from resnet_jax.errors import ConfigError, DataError, nearest
 from resnet_jax.models.registry import create_model
 
 RUN_FILE = "preset.json"
+METADATA = "preset"  # the name of a preset in the header of a safetensors file
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -108,6 +111,11 @@ def of_weights(weights: str | Path) -> Preset | None:
     """
     if (Path(weights) / RUN_FILE).is_file():
         return _of_run(Path(weights) / RUN_FILE)
+    if (text := _written_in(Path(weights))) is not None:
+        try:
+            return _read(text)
+        except ValueError as error:
+            raise DataError(f"{weights} has a preset that is damaged: convert the weights again.") from error
     name = str(weights).removeprefix("hf:").removeprefix("timm/")
     if name in presets():
         return presets()[name]
@@ -115,17 +123,44 @@ def of_weights(weights: str | Path) -> Preset | None:
     return next((preset for preset in presets().values() if digits and preset.file.endswith(digits[0])), None)
 
 
+def run_folder(run: str | Path) -> Path | None:
+    """Return the folder of a run, also where one of its checkpoints is named; None where no folder is named."""
+    path = Path(run)
+    if not path.is_dir():
+        return None
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+def _written_in(file: Path) -> str | None:
+    """Return the preset that `convert` has written into a file, or None."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    try:
+        with safetensors.safe_open(file, "numpy") as opened:
+            return (opened.metadata() or {}).get(METADATA)
+    except (OSError, safetensors.SafetensorError):  # named by whoever reads the weights
+        return None
+
+
 def _of_run(file: Path) -> Preset:
     try:
-        fields = json.loads(file.read_text())
+        return _read(file.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} is damaged: start the run's training command once more, which writes it.") from error
+
+
+def _read(text: str) -> Preset:
+    """Return the preset that `Preset.write` has written. Raises ValueError if the text is none."""
+    try:
+        fields = json.loads(text)
         fields |= {name: tuple(fields[name]) for name in ("classes", "mean", "std")}
         fields["classes"] = tuple(imagenet_classes().get(name, name) for name in fields["classes"])
         fields["overrides"] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in fields["overrides"].items()
         }
         return Preset(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is damaged: start the run's training command once more, which writes it.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("not a preset") from error
 
 
 def default(network: str) -> Preset:

@@ -138,7 +138,7 @@ def test_a_damaged_example_is_named(folder, tmp_path):
     for workers in (0, 1):
         feed, _ = feeds(folder, workers)
         split = dataset(files).train
-        broken = type(feed)(split, TrainingOrder(6, BATCH, 0, range(BATCH), 2), feed.transform, 0, workers)
+        broken = type(feed)(split, TrainingOrder(6, BATCH, 0, range(BATCH), 2), feed.transform, 0, feed.workers)
         with pytest.raises(DataError) as caught:
             batches(broken)
         assert re.fullmatch(r"c/cut.JPEG cannot be read: An example of 300 bytes .* or replace it\.", str(caught.value))

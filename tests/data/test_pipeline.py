@@ -12,6 +12,7 @@ import pytest
 
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder, first_mirrored, stack
 from resnet_jax.data.sources import Arrays
+from resnet_jax.workers import Workers
 
 # Two epochs of ten examples, by seed.
 PINNED = {
@@ -214,7 +215,7 @@ def noisy(image, rng, out=None):
 
 
 def streamed(order, workers=0, seed=5):
-    return Streamed(Numbers(), order, noisy, seed, workers)
+    return Streamed(Numbers(), order, noisy, seed, Workers(workers) if workers else None)
 
 
 def read(feed, cuts):
@@ -339,7 +340,7 @@ def test_batches_of_several_parts_are_joined_in_order(rows, workers, nothing_lef
 
 def test_a_later_transform_takes_over_at_its_step():
     later = ((3, lambda image, rng, out: image[:1]), (5, lambda image, rng, out: image[:, :1]))
-    feed = Streamed(Numbers(), training(10, 4), noisy, 0, 0, later)
+    feed = Streamed(Numbers(), training(10, 4), noisy, 0, None, later)
     for first in (0, 4):
         with contextlib.closing(feed.chunks((step, step + 1) for step in range(first, 7))) as chunks:
             shapes = [chunk["image"].shape[2:4] for chunk in chunks]
@@ -351,7 +352,7 @@ def broken(image, rng, out=None):
 
 
 def test_an_error_of_the_transform_reaches_the_reader(nothing_left_behind):
-    feed = Streamed(Numbers(), training(10, 4), broken, 0, 0)
+    feed = Streamed(Numbers(), training(10, 4), broken, 0)
     with pytest.raises(ValueError, match="this image is damaged"):
         read(feed, [(0, 1)])
 

@@ -161,6 +161,7 @@ def test_a_run_that_diverged_takes_that_step_again_and_keeps_what_it_began_with(
 def test_a_run_that_did_not_diverge_has_nothing_to_replay(small_config, tmp_path):
     with runner.contextlib.closing(runner.RunDirectory(tmp_path)) as record:
         record.open_for(runner.to_dict(small_config))
+        record.begin(runner.to_dict(small_config))
     with pytest.raises(UserError, match="names no step"):
         runner.run(small_config, tmp_path, "replay")
 

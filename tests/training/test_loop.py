@@ -123,6 +123,7 @@ def test_evaluation_without_a_run_or_a_checkpoint_says_so(small_config, tmp_path
         runner.run(small_config, tmp_path / "none", "eval")
     record = runner.RunDirectory(tmp_path / "empty")
     record.open_for(runner.to_dict(small_config))
+    record.begin(runner.to_dict(small_config))
     record.close()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         runner.run(small_config, tmp_path / "empty", "eval")
