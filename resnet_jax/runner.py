@@ -45,7 +45,9 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
     parallel = config.parallel
     with joined(parallel.coordinator, parallel.hosts, parallel.host, parallel.heartbeat_seconds):
-        experiment = build(config)
+        experiment = build(config, mode)
+        if jax.process_index() == 0:
+            print(*experiment.data, sep="\n", flush=True)
         record = RunDirectory(workdir, writes=jax.process_index() == 0)
         with contextlib.closing(record), Interrupts() as interrupts:
             return {"train": train, "eval": evaluate, "replay": replay_step}[mode](

@@ -1,5 +1,6 @@
 """From a config to an experiment: the objects that train and evaluate."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, Traini
 from resnet_jax.data.policies import ColorJitter, Lighting, RandAugment, TrivialAugmentWide
 from resnet_jax.data.sources import Arrays, Dataset, open_dataset
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
-from resnet_jax.errors import ConfigError
+from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models.registry import create_model
 from resnet_jax.parallel import Devices
 from resnet_jax.training.experiment import Experiment
@@ -27,12 +28,12 @@ from resnet_jax.training.steps import eval_step, train_step
 from resnet_jax.weights.presets import Preset
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, mode: str = "train") -> Experiment:
     """Return the experiment of a config.
 
     Raises:
       ConfigError: a value, or a combination of values, that cannot be run.
-      DataError: the data are missing or damaged.
+      DataError: the data are missing or damaged, or have no images to train on and the mode is not "eval".
     """
     check_config(config)
     training = config.training
@@ -42,6 +43,11 @@ def build(config: ConfigDict) -> Experiment:
     dataset = open_dataset(
         config.data.source, config.data.path, image_size=config.data.image_size, num_classes=config.data.num_classes
     )
+    description = dataset.description
+    if not len(dataset.train):
+        if mode != "eval":
+            raise DataError(f"{config.data.path} holds no images to train on: add train/, or evaluate by --mode=eval.")
+        dataset = dataclasses.replace(dataset, train=dataset.test)  # which is never drawn from
     train_order = TrainingOrder(
         examples=len(dataset.train),
         batch_size=training.batch_size,
@@ -108,6 +114,7 @@ def build(config: ConfigDict) -> Experiment:
         init_adapt=training.init_adapt,
         init_average=training.init_average,
         preset=preset(config, dataset, image_shape),
+        data=description,
     )
 
 

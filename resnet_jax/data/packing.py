@@ -20,6 +20,7 @@ from PIL import Image
 
 from resnet_jax.data.decoding import Pixels, decode, decode_jpeg, open_image
 from resnet_jax.data.sources import Dataset, Split
+from resnet_jax.data.sources.dataset import example
 from resnet_jax.data.sources.records import FORMAT, INDEX, read_index
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import DataError
@@ -94,8 +95,8 @@ class Packer:
         ) as writer:
             for index in range(task.first, task.end):
                 name = split.name(index)
-                image, label = split[index]
                 try:
+                    image, label = example(split, index)
                     decoded, oddity = examine(image, name)
                 except DataError as error:
                     record["broken"].append({"name": name, "why": str(error)})
@@ -188,7 +189,7 @@ def pack(
     Raises:
       DataError: the folder holds something else, a worker was killed, or no image of a split can be decoded.
     """
-    splits = {"train": dataset.train, "test": dataset.test}
+    splits = {name: split for name, split in (("train", dataset.train), ("test", dataset.test)) if len(split)}
     plan = {
         "format": FORMAT,
         "form": dataclasses.asdict(form),

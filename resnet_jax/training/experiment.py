@@ -42,6 +42,7 @@ class Experiment:
       init_adapt: whether weights of another head or of other images are made to fit.
       init_average: whether a run's moving averages are taken.
       preset: what the weights expect of an image, and what they say about it.
+      data: sentences on what was found where: images, splits and classes.
     """
 
     model: nn.Module
@@ -68,6 +69,7 @@ class Experiment:
     init_adapt: bool
     init_average: bool
     preset: Preset
+    data: tuple[str, ...]
 
     def initial_state(self) -> TrainState:
         """Return the state before the first step, on every device.

@@ -1,12 +1,15 @@
+import errno
 import functools
 import gzip
 import hashlib
 import http.server
 import io
 import json
+import os
 import pathlib
 import pickle
 import runpy
+import shutil
 import struct
 import subprocess
 import sys
@@ -387,7 +390,7 @@ def write_image_folder(root, test="val", test_classes=("cat", "dog")):
         write((root / name).parent, {pathlib.Path(name).name: content})
 
 
-@pytest.mark.parametrize("test", ["val", "validation", "test"])
+@pytest.mark.parametrize("test", ["val", "valid", "validation", "test"])
 def test_folder_gives_files_in_the_order_of_classes_and_names(tmp_path, test):
     write_image_folder(tmp_path, test)
     dataset = open_32("folder", str(tmp_path))
@@ -415,7 +418,7 @@ def test_folder_that_does_not_exist_is_named(tmp_path):
 
 def test_folder_without_splits_is_refused(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match=r"must hold train/ and val/ \(or validation/, or test/\)"):
+    with pytest.raises(DataError, match=r"must hold train/ and val/ \(or valid/, validation/, test/\).*it holds train"):
         open_32("folder", str(tmp_path))
 
 
@@ -437,6 +440,93 @@ def test_folder_whose_splits_differ_in_classes_is_refused(tmp_path):
     write_image_folder(tmp_path, test_classes=("cat", "dog", "horse"))
     with pytest.raises(DataError, match="only in one: horse"):
         open_32("folder", str(tmp_path))
+
+
+def paths(split):
+    return [split.name(i) for i in range(len(split))]
+
+
+def test_folder_takes_valid_and_not_test_to_select_checkpoints_by(tmp_path):
+    write_image_folder(tmp_path, "test")
+    write_image_folder(tmp_path, "valid")
+    dataset = open_32("folder", str(tmp_path))
+    assert paths(dataset.test) == ["valid/cat/0.webp", "valid/dog/0.webp"]
+    assert dataset.description == (
+        f"Data: train on the 3 images in {tmp_path / 'train'}, evaluate on the 2 images in {tmp_path / 'valid'}; "
+        "2 classes.",
+    )
+
+
+def test_folder_with_two_validation_splits_is_refused(tmp_path):
+    write_image_folder(tmp_path, "val")
+    write_image_folder(tmp_path, "valid")
+    with pytest.raises(DataError, match="holds val, valid, any of which may be for validation: keep one"):
+        open_32("folder", str(tmp_path))
+
+
+def test_folder_reads_nothing_of_hidden_folders_inside_a_class(tmp_path):
+    write_image_folder(tmp_path)
+    before = paths(open_32("folder", str(tmp_path)).train)
+    write(tmp_path / "train" / "dog" / ".ipynb_checkpoints", {"a-checkpoint.jpg": b"copy"})
+    assert paths(open_32("folder", str(tmp_path)).train) == before
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../cat", "../../.."])
+def test_folder_counts_no_image_twice_through_links_that_lead_up_or_to_another_class(tmp_path, target):
+    root = tmp_path / "deep" / "data"
+    write_image_folder(root)
+    before = paths(open_32("folder", str(root)).train)
+    (root / "train" / "dog" / "deep").mkdir()
+    (root / "train" / "dog" / "link").symlink_to(target)
+    (root / "train" / "dog" / "deep" / "up").symlink_to("..")
+    dataset = open_32("folder", str(root))
+    assert paths(dataset.train) == before
+    assert "dog/link" in dataset.description[1] and "dog/deep/up" in dataset.description[1]
+
+
+def test_folder_follows_links_to_folders_elsewhere_each_once_in_a_class(tmp_path):
+    write_image_folder(tmp_path / "data")
+    write(tmp_path / "elsewhere", {"y.jpg": b"more"})
+    for name in ("first", "second"):
+        (tmp_path / "data" / "train" / "dog" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "data" / "train" / "dog")
+    found = paths(open_32("folder", str(tmp_path / "data")).train)
+    assert found == ["train/cat/deep/z.jpeg", "train/dog/a.PNG", "train/dog/b.jpg", "train/dog/first/y.jpg"]
+
+
+def test_folder_whose_class_is_a_link_that_leads_nowhere_is_refused(tmp_path):
+    write_image_folder(tmp_path)
+    (tmp_path / "train" / "bird").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match="lead nowhere: bird"):
+        open_32("folder", str(tmp_path))
+
+
+def test_folder_of_a_class_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    write_image_folder(tmp_path)
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("train/dog"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"train/dog cannot be read \(Permission denied\)"):
+        open_32("folder", str(tmp_path))
+
+
+def test_folder_with_a_validation_split_alone_has_nothing_to_train_on(tmp_path):
+    write_image_folder(tmp_path)
+    shutil.rmtree(tmp_path / "train")
+    dataset = open_32("folder", str(tmp_path))
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (0, 2, ("cat", "dog"))
+    assert dataset.description == (f"Data: evaluate on the 2 images in {tmp_path / 'val'}; 2 classes.",)
+
+
+@pytest.mark.parametrize("source", ["tfds:mnist", "tfds:gs://bucket/mnist"])
+def test_tfds_at_an_address_is_refused_in_a_sentence(source):
+    with pytest.raises(DataError, match=r"gs://bucket/\w+ is an address: copy the data set"):
+        open_32(source, None if "gs:" in source else "gs://bucket/data")
 
 
 # TensorFlow Datasets
