@@ -150,17 +150,20 @@ class PixelWriter:
 
 
 def examine(image: bytes, name: str) -> tuple[Pixels, str | None]:
-    """Return an image's RGB pixels, and in what it is odd: not what its name says, in CMYK, or with an error.
+    """Return an image's RGB pixels, and in what it is odd.
+
+    It is where it is not what its name says, in CMYK, has an error, or values whose range alone says what is white.
 
     Raises DataError if it can not be decoded as a whole.
     """
     try:
         return decode_jpeg(image), None
     except ValueError as error:
-        decoded, opened = np.asarray(decode(image)), open_image(image)
+        (decoded, oddity), opened = decode(image), open_image(image)
+        decoded = np.asarray(decoded)
         if opened.format != "JPEG":
             misnamed = pathlib.PurePath(name).suffix.lower() in JPEG_NAMES
-            return decoded, f"is a {opened.format} file" if misnamed else None
+            return decoded, f"is a {opened.format} file" if misnamed else oddity
         return decoded, "is in CMYK" if opened.mode == "CMYK" else f"has an error that can be read over: {error}"
 
 
