@@ -1,6 +1,7 @@
 """From an encoded image to RGB pixels: by libjpeg-turbo, at a half where that is enough, and by Pillow for the rest."""
 
 import io
+import re
 
 import cv2
 import numpy as np
@@ -12,11 +13,16 @@ from resnet_jax.errors import DataError
 
 Pixels = UInt8[np.ndarray, "height width channels"]
 
+# Of JPEG: a marker, unless it is of the kind that stands alone, and kinds of markers.
+MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
+FRAMES, PROGRESSIVE, END, SCAN = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA), (0xC2, 0xCA), 0xD9, 0xDA
+MAX_SCANS = 500  # as libjpeg-turbo's own tools allow at most; progressive files have about ten
 DEPTHS = (8, 12, 16, 24, 31, 32)  # bits that values may have; signed integers of 32 have 31
 UNIT = 0  # in place of a number of bits: floating-point values from 0 to 1
 # Of TIFF: the tags of the largest value and of the kind of number, and the kind of unsigned integers.
 MAX_SAMPLE_VALUE, SAMPLE_FORMAT, UNSIGNED = 281, 339, 1
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89,478,485, above which Pillow too takes an image for a decompression bomb
+MAX_PIXELS_OF_SCANS = 20 * MAX_PIXELS  # a second or two of decoding
 
 
 def dimensions(image: bytes | Pixels) -> tuple[int, int]:
@@ -64,6 +70,7 @@ def decode_jpeg(image: bytes, least_width: int = 0, least_height: int = 0) -> UI
     if colours in ("CMYK", "YCCK"):
         raise ValueError("it is in CMYK")
     check_dimensions(image, width, height)
+    check_scans(image, width * height)
     if not (least_width and least_height):
         return simplejpeg.decode_jpeg(image)
     # A factor below 2 has no vector code in libjpeg-turbo: decoding to 7/8 takes longer than decoding the whole.
@@ -80,6 +87,7 @@ def decode(image: bytes) -> tuple[Image.Image, str | None]:
     """
     opened = open_image(image)
     check_dimensions(image, *opened.size)
+    check_scans(image, opened.width * opened.height)
     deep, oddity = opened.mode[0] in "IF" or ";16" in str(opened.tile), None
     try:
         opened.load()
@@ -145,6 +153,31 @@ def check_dimensions(image: bytes, width: int, height: int) -> None:
     """Raise DataError for an image that has no pixels, or so many that decoding it could exhaust the memory."""
     if not 0 < width * height <= MAX_PIXELS:
         raise damaged(image, f"{width} x {height} pixels, where 1 to {MAX_PIXELS:,} are allowed")
+
+
+def check_scans(image: bytes, size: int) -> None:
+    """Raise DataError for a JPEG with so many scans over its `size` pixels that decoding it would take minutes."""
+    most = min(MAX_SCANS, MAX_PIXELS_OF_SCANS // size)
+    if image.startswith(b"\xff\xd8") and scans(image, most) > most:
+        raise damaged(image, f"a JPEG of more than {most} scans over {size:,} pixels")
+
+
+def scans(jpeg: bytes, most: int) -> int:
+    """Return how often a JPEG's pixels are gone through: once, unless it is progressive. More than `most` ends it."""
+    at, count, once, components = 2, 0, False, 0
+    while count <= most and (marker := MARKER.search(jpeg, at)):
+        kind, at = marker[1][0], marker.end()
+        length = int.from_bytes(jpeg[at : at + 2])
+        if kind in FRAMES:
+            once, components = kind not in PROGRESSIVE, jpeg[at + 7 : at + 8]
+        elif kind == SCAN:
+            count += 1
+            if once and jpeg[at + 2 : at + 3] == components:  # all of it: the decoder reads no further
+                return count
+        elif kind == END:
+            return count
+        at += length
+    return count
 
 
 def damaged(image: bytes, reason: str) -> DataError:

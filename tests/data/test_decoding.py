@@ -4,9 +4,10 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
-from resnet_jax.data.decoding import MAX_PIXELS, dimensions, pixels
+from resnet_jax.data.decoding import MAX_PIXELS, dimensions, pixels, scans
 from resnet_jax.data.packing import examine
 from resnet_jax.errors import DataError
 from tests.pictures import damaged, encode, noise, photo
@@ -196,3 +197,32 @@ def test_a_bomb_is_told_by_its_header():
     for content in bombs.values():
         with pytest.raises(DataError, match=r"x \d+ pixels, where 1 to 89,478,485 are allowed|decompression bomb"):
             pixels(content)
+
+
+def with_scans(side, count):
+    """A progressive JPEG whose last scan is there so often that it has `count`."""
+    whole = encode(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * (count - whole.count(b"\xff\xda")) + whole[-2:]
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(monkeypatch):
+    assert pixels(with_scans(16, 500)).shape == (16, 16, 3)
+    files = with_scans(16, 501), with_scans(3000, 250)
+    monkeypatch.setattr(Image.Image, "load", None)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)
+    for file, most in zip(files, (500, 198), strict=True):
+        with pytest.raises(DataError, match=f"a JPEG of more than {most} scans over"):
+            pixels(file)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("shape", [(40, 56), (40, 56, 3)])
+def test_scans_are_counted_as_the_files_bytes_have_them(options, shape):
+    encoded = encode(
+        noise(*shape[:2], channels=3)[..., : shape[2] if len(shape) > 2 else 1].squeeze(), "JPEG", **options
+    )
+    inside = encoded[2:]
+    comment = b"\xff\xfe\x00\x14" + b"\xff\xda" * 9  # which looks like scans
+    assert scans(encoded[:2] + comment + encoded[2:], 500) == encoded.count(b"\xff\xda")
+    assert (scans(encoded, 500) > 1) == ("progressive" in options)
