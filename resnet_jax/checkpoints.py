@@ -19,7 +19,9 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from resnet_jax.checksums import damage, write_checksums
 from resnet_jax.errors import CheckpointError, DataError
+from resnet_jax.printable import printable
 from resnet_jax.run_directory import disk_errors
+from resnet_jax.stored_arrays import difference, elements, shapes_of, stored_shapes
 
 ITEM = "default"  # Orbax's name of the folder in a checkpoint that holds the state
 # Orbax writes these after all others, when the checksums are taken; neither is read.
@@ -53,7 +55,7 @@ class Checkpoints:
     ):
         self._folder = Path(folder).absolute()
         self._read_only = read_only
-        self._note = note
+        self._note = lambda text: note(printable(text, 1000))
         if not read_only:
             self._set_damaged_aside()
         # A reader needs no manager, which would stumble over a metric that is damaged or being written.
@@ -110,6 +112,7 @@ class Checkpoints:
         unreadable = []
         for step in self.steps[::-1]:
             reason = damage(self._folder / str(step), WRITTEN_LAST) if self._read_only else None
+            reason = reason or misfit(self._folder / str(step) / ITEM, abstract)
             if reason is None:
                 try:
                     with ocp.StandardCheckpointer() as reader:
@@ -169,12 +172,21 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
-def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
+def misfit(place: Path, state: Any) -> str | None:
+    """Return why the arrays of a checkpoint are not those of a state, in a few words, or None; reads none of them."""
+    try:
+        return difference(stored_shapes(place), shapes_of(state))
+    except Exception as error:  # TensorStore raises whatever its storage layers raise.
+        return first_line(error)
+
+
+def read_variables(folder: str | Path, average: bool = False, most: int = 2**31) -> dict[str, Any]:
     """Return "params" and "batch_stats" of a run's newest checkpoint as NumPy arrays. Nothing in the folder changes.
 
     Args:
       folder: of a run, or of one checkpoint, RUN/checkpoints/STEP.
       average: take the moving averages.
+      most: values that the arrays of the checkpoint may have together.
 
     Raises DataError if the folder holds no checkpoint, CheckpointError if it cannot be read or keeps no averages.
     """
@@ -189,7 +201,7 @@ def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
     if reason := damage(step, WRITTEN_LAST):
         raise CheckpointError(f"the checkpoint {step} is damaged ({reason}): name another one by RUN/checkpoints/STEP.")
     try:
-        variables = _variables(step / ITEM, average)
+        variables = _variables(step / ITEM, average, most)
     except Exception as error:  # Orbax raises whatever its storage layers raise.
         raise CheckpointError(
             f"the checkpoint {step} cannot be read ({first_line(error)}): name another one by RUN/checkpoints/STEP."
@@ -199,8 +211,10 @@ def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
     return variables
 
 
-def _variables(place: Path, average: bool) -> dict[str, Any] | None:
+def _variables(place: Path, average: bool, most: int) -> dict[str, Any] | None:
     """Return the parameters and statistics of one checkpoint, and read nothing else; None where there are none."""
+    if (claimed := elements(stored_shapes(place))) > most:
+        raise ValueError(f"its arrays have {claimed:,} values, where {most:,} would be many for the network")
     with quiet(), ocp.PyTreeCheckpointer() as reader:
         state = reader.metadata(place).item_metadata.tree
         kept = state.get("average") if average else state

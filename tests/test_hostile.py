@@ -5,19 +5,25 @@ import io
 import json
 import os
 import pathlib
+import re
+import shutil
 import struct
 
+import jax.numpy as jnp
 import pytest
+import tensorstore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import main as command
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import WRITTEN_LAST, Checkpoints, read_variables
+from resnet_jax.checksums import write_checksums
 from resnet_jax.config import default_config, flat
 from resnet_jax.data.sources import open_dataset
 from resnet_jax.data.sources.records import verify
-from resnet_jax.errors import ConfigError, DataError, UserError
+from resnet_jax.errors import CheckpointError, ConfigError, DataError, UserError
 from resnet_jax.run_directory import RunDirectory, read_metrics
+from resnet_jax.stored_arrays import SAME, sound_shape
 from resnet_jax.weights.files import read_arrays
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -186,6 +192,93 @@ def test_odd_entries_among_the_checkpoints_are_passed_over_or_refused(tmp_path, 
         assert checkpoints.restore({"step": 0}) is None
         checkpoints.close()
     assert (other / "precious").exists()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A run's folder with the checkpoint of step 5, and the state in it."""
+    folder = tmp_path_factory.mktemp("sound")
+    state = {"params": {"a": {"kernel": jnp.arange(12.0).reshape(3, 4)}}, "batch_stats": {"b": jnp.ones(4)}}
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        checkpoints.save(5, state, {"top1": 0.5})
+    return folder, state
+
+
+def forged(checkpoint, folder, change):
+    """Copy a run and let its metadata claim something else of an array, with checksums that fit."""
+    shutil.copytree(checkpoint[0], folder)
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/checkpoints/5/default/"}}
+    arrays = tensorstore.KvStore.open(store).result()
+    metadata = change(json.loads(arrays.read("params.a.kernel/.zarray").result().value))
+    arrays.write("params.a.kernel/.zarray", json.dumps(metadata)).result()
+    (folder / "checkpoints" / "5" / "SHA256SUMS").unlink()
+    write_checksums(folder / "checkpoints" / "5", WRITTEN_LAST)
+
+
+CLAIMS = {
+    "shape": {"shape": [2**40, 4]},
+    "shape and chunks": {"shape": [2**20, 2**15], "chunks": [2**20, 2**15]},
+    "chunks": {"chunks": [2**40, 4]},
+    "no chunks": {"chunks": [0, 4]},
+    "negative": {"shape": [-3, 4]},
+    "codec": {"compressor": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}},
+    "level": {"compressor": {"id": "zstd", "level": 10**9}},
+    "type": {"dtype": "|V1000000000"},
+    "record": {"dtype": [["x", "<f4", [1000000000]]]},
+    "filter": {"filters": [{"id": "delta"}]},
+    "more": {"other": 1},
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_checkpoint_that_claims_absurd_arrays_is_refused_before_they_are_read(checkpoint, tmp_path, claim):
+    forged(checkpoint, tmp_path / "run", lambda metadata: metadata | CLAIMS[claim])
+    with pytest.raises(CheckpointError, match=r"params.a.kernel are not those|its arrays have [\d,]+ values"):
+        read_variables(tmp_path / "run", most=10**6)
+    said = []
+    with (
+        contextlib.closing(Checkpoints(tmp_path / "run" / "checkpoints", read_only=True, note=said.append)) as found,
+        pytest.raises(CheckpointError, match="None of the checkpoints"),
+    ):
+        found.restore(checkpoint[1])
+    assert re.search(r"params.a.kernel (are not those|has the shape \(.*\) there and has the shape \(3, 4\))", said[0])
+
+
+@FUZZ
+@given(
+    st.dictionaries(
+        st.sampled_from(["shape", "chunks", "dtype", "compressor", "filters", "order", "fill_value", "zarr_format"]),
+        st.lists(st.integers(), max_size=3)
+        | st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+            lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["id", "level"]), inner),
+            max_leaves=4,
+        ),
+        min_size=1,
+    )
+)
+def test_metadata_of_any_kind_are_those_of_an_array_or_odd(changes):
+    sound = {"shape": [3, 4], "chunks": [3, 4], "compressor": {"id": "zstd", "level": 1}, "dtype": "<f4", **SAME}
+    assert sound_shape(sound) == (3, 4)
+    try:
+        shape = sound_shape(sound | changes)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return
+    assert len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a folder"])
+def test_what_is_no_file_in_a_checkpoint_is_damage_and_is_not_waited_for(checkpoint, tmp_path, kind):
+    shutil.copytree(checkpoint[0], tmp_path / "run")
+    manifest = tmp_path / "run" / "checkpoints" / "5" / "default" / "manifest.ocdbt"
+    listing = manifest.parents[1] / "SHA256SUMS"
+    kept = [line for line in listing.read_text().splitlines() if not line.endswith("  default/manifest.ocdbt")]
+    listing.write_text("".join(f"{line}\n" for line in kept))
+    manifest.unlink()
+    make = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero")}
+    make.get(kind, lambda path: path.symlink_to(tmp_path))(manifest)
+    with pytest.raises(CheckpointError, match=r"default/manifest.ocdbt is not a regular file"):
+        read_variables(tmp_path / "run")
 
 
 KINDS = [GOLDEN / "torch_zip.pth", GOLDEN / "torch_legacy.pth"]

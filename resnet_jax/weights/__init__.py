@@ -7,6 +7,7 @@ over N: its own steps then add variances that are smaller by (N - 1) / N.
 """
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ Variables = dict[str, Any]
 
 # The kernel that sees the image, by kind of stem: its shape tells the channels of an image.
 FIRST_KERNELS = ("stem_conv/kernel", "stem_conv/conv1/kernel")
+# A checkpoint may hold so many values as these copies of the network's (parameters, momenta, averages), and others.
+COPIES, OTHERS = 8, 2**27
 HEAD = ("head/kernel", "head/bias")
 
 
@@ -87,8 +90,12 @@ def load_weights(
     CheckpointError if a run's checkpoint cannot be read, or keeps no averages.
     """
     name_of = functools.partial(torch_name, names=names_of(model))
-    found = arrays_of_run(file, names_of(model), average) if Path(file).is_dir() else arrays_of_file(file, average)
     own = arrays_of(shapes(model))
+    if Path(file).is_dir():
+        most = OTHERS + COPIES * sum(math.prod(array.shape) for array in own.values())
+        found = arrays_of_run(file, names_of(model), average, most)
+    else:
+        found = arrays_of_file(file, average)
     first, head = name_of(next(path for path in FIRST_KERNELS if path in own)), tuple(map(name_of, HEAD))
     if channels is None:
         stem = found.get(first)
@@ -127,13 +134,13 @@ def arrays_of_file(file: str | Path, average: bool) -> dict[str, np.ndarray]:
     return {torchvision_name(name): array for name, array in read_arrays(local_file(file)).items()}
 
 
-def arrays_of_run(folder: str | Path, names: Names, average: bool) -> dict[str, np.ndarray]:
+def arrays_of_run(folder: str | Path, names: Names, average: bool, most: int) -> dict[str, np.ndarray]:
     """Return the arrays of a run, or of one of its checkpoints, under a network's names and in torch's layout.
 
-    What has none among these names keeps its own.
+    What has none among these names keeps its own. The checkpoint may hold at most so many values.
     """
     named = {}
-    for path, array in arrays_of(read_variables(folder, average)).items():
+    for path, array in arrays_of(read_variables(folder, average, most)).items():
         try:
             name = torch_name(path, names)
             named[name] = to_torch(array, name)
