@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 from resnet_jax.errors import ConfigError
+from resnet_jax.printable import printable
 from resnet_jax.report.document import Figure, Part, to_html, to_markdown
 from resnet_jax.report.page import TITLES, page, published_parts
 from resnet_jax.report.runs import find
@@ -40,7 +41,7 @@ def run(values: argparse.Namespace) -> None:
     else:
         write(parts, values.out)
     for note in notes:
-        print(note, file=sys.stderr)
+        print(printable(note, 1000), file=sys.stderr)
 
 
 def write(parts: list[Part], file: pathlib.Path) -> None:

@@ -18,6 +18,10 @@ import numpy as np
 import safetensors
 
 from resnet_jax.errors import DataError
+from resnet_jax.printable import printable
+from resnet_jax.reading import read_file
+
+LARGEST = 2**34  # bytes
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 BFLOAT16 = "bf2"  # numpy has no such type; the others are numpy's codes without the byte order
@@ -91,9 +95,9 @@ def read_arrays(file: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"there is no weights file {file}: check the name.")
     try:
-        data = path.read_bytes()
+        data = read_file(path, LARGEST)
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}): check its permissions.") from error
+        raise DataError(f"{file} cannot be read ({error.strerror}): mend that, or get it once more.") from error
     try:
         return renamed(parsed(data, path.suffix == ".safetensors"))
     except Refused as refusal:
@@ -337,8 +341,3 @@ def renamed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if len(set(names)) < len(names):
         raise Refused("has an array twice, under an old and a new name: remove one of them.")
     return dict(zip(names, arrays.values(), strict=True))
-
-
-def printable(text: object) -> str:
-    """Return text of a file as one short line."""
-    return "".join(character for character in str(text)[:100] if character.isprintable())

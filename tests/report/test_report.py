@@ -174,7 +174,7 @@ def test_wrong_use_is_told_in_a_sentence(arguments, said, tmp_path, monkeypatch,
 def test_texts_are_escaped():
     parts = [Heading("<b>", 1), Text("a & b"), Table(("x", "#y"), [("<i>|", "1")])]
     assert "<b>" not in to_html(parts, "t") and "&lt;i&gt;|" in to_html(parts, "t")
-    assert "<i>\\|" in to_markdown(parts, "")
+    assert "&lt;i>\\|" in to_markdown(parts, "") and "<" not in to_markdown(parts, "")
 
 
 JSON = st.recursive(

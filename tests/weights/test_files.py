@@ -426,7 +426,7 @@ def test_a_file_without_tensors_is_refused():
 
 def test_a_refused_name_is_printed_on_one_line(refusal):
     program = b"\x80\x04" + text("os\n\x1b[31m" + "x" * 10_000) + text("system") + b"\x93."
-    assert "wants to run os[31mxxx" in refusal(zipped(program))
+    assert r"wants to run os\n\x1b[31mxxx" in refusal(zipped(program))
 
 
 @pytest.mark.parametrize("name", ["gone.pth", "gone.safetensors", "."])
