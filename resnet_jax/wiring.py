@@ -16,6 +16,7 @@ from resnet_jax.data.augment import Augment
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder
 from resnet_jax.data.policies import ColorJitter, Lighting, RandAugment, TrivialAugmentWide
 from resnet_jax.data.sources import Arrays, Dataset, open_dataset
+from resnet_jax.data.sources.dataset import share
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models.registry import create_model
@@ -43,6 +44,8 @@ def build(config: ConfigDict, mode: str = "train") -> Experiment:
     dataset = open_dataset(
         config.data.source, config.data.path, image_size=config.data.image_size, num_classes=config.data.num_classes
     )
+    if config.data.train_fraction is not None:
+        dataset = dataclasses.replace(dataset, train=share(dataset.train, config.data.train_fraction, training.seed))
     description = dataset.description
     if not len(dataset.train):
         if mode != "eval":

@@ -23,12 +23,13 @@ from resnet_jax.analysis.gradcam import gradcam
 from resnet_jax.analysis.gradients import gradient_norms
 from resnet_jax.analysis.scoring import scorer
 from resnet_jax.analysis.watching import blocks, with_statistics_of
-from resnet_jax.commands.subjects import Subject, add_subject_arguments, run_folder, subject
+from resnet_jax.commands.subjects import Subject, add_subject_arguments, subject
 from resnet_jax.errors import ConfigError
 from resnet_jax.printable import printable
 from resnet_jax.report.analysis import draw_analysis
 from resnet_jax.report.analysis_tables import table
 from resnet_jax.run_directory import disk_errors, versions, write_atomically
+from resnet_jax.weights.presets import run_folder
 
 DIGITS = 6  # of the numbers that are written
 NOISE_VALUES = 4096  # of a point of the noises: their curves are then smooth

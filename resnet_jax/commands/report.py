@@ -54,4 +54,5 @@ def write(parts: list[Part], file: pathlib.Path) -> None:
         write_atomically(figures / f"{part.name}.png", part.png)
     write_atomically(file.with_suffix(".md"), to_markdown(parts, figures.name).encode())
     write_atomically(file, to_html(parts, "resnet_jax: report").encode())
-    print(f"{file}, {file.with_suffix('.md').name} and {len(pictures)} figures are written.")
+    counted = "1 figure are" if len(pictures) == 1 else f"{len(pictures)} figures are"
+    print(f"{file}, {file.with_suffix('.md').name} and {counted} written.")

@@ -20,7 +20,7 @@ from resnet_jax.models.initialization import initialize
 from resnet_jax.run_directory import read_json
 from resnet_jax.sweep import SWEEP_FILE
 from resnet_jax.weights import load_weights
-from resnet_jax.weights.presets import Preset, named, of_weights, presets
+from resnet_jax.weights.presets import Preset, named, of_weights, presets, run_folder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,14 +149,6 @@ def called(run: str) -> str:
     path = path.resolve()
     of_sweep = (path.parents[1] / SWEEP_FILE).exists() if len(path.parents) > 1 else False
     return "/".join(path.parts[-2:] if of_sweep else path.parts[-1:])
-
-
-def run_folder(run: str) -> Path | None:
-    """Return the folder of a run, also where one of its checkpoints is named; None where no folder is named."""
-    path = Path(run)
-    if not path.is_dir():
-        return None
-    return path.parent.parent if path.parent.name == "checkpoints" else path
 
 
 def _drawn(available: int, values: argparse.Namespace, most: int) -> np.ndarray:

@@ -10,15 +10,17 @@ from resnet_jax.printable import printable
 LONGEST_TEXT = 4000  # characters of a paragraph
 
 STYLE = """
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
+body { max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
        font: 16px/1.5 system-ui, sans-serif; }
 h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .6rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 14px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
-td:first-child { white-space: nowrap; }
+td { overflow-wrap: anywhere; }
 th { border-bottom: 2px solid #888; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
+p, figure { max-width: 62rem; }
 figure { margin: 1rem 0; break-inside: avoid; }
 figure img { max-width: 100%; }
 figcaption { color: #444; font-size: 14px; }

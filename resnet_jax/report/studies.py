@@ -76,6 +76,9 @@ def draw_learning_curves(study: Study) -> bytes:
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set_title(series, fontsize=10, loc="left")
             _dress(axes, "epoch", name)
+        for axes in panels:
+            if not axes.lines:
+                axes.text(0.5, 0.5, "nothing measured", color="#808080", ha="center", transform=axes.transAxes)
         lines = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         if lines:
             place = dict(loc="center left", bbox_to_anchor=(1, 0.5))

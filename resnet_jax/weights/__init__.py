@@ -105,10 +105,10 @@ def load_weights(
     wanted = {name_of(path): array.shape for path, array in arrays_of(shapes(model, channels)).items()}
     fitted = functools.partial(adapted, found, wanted, first, head, channels, jax.random.key(0) if key is None else key)
     arrays = in_own_layout(fitted() if adapt else found)
-    if problem := misfit(arrays, wanted):
-        helps = not adapt and not misfit(in_own_layout(fitted()), wanted)
+    if problem := misfit(file, arrays, wanted):
+        helps = not adapt and not misfit(file, in_own_layout(fitted()), wanted)
         advice = "; adapt=True, or training.init_adapt in a config, makes it fit" if helps else ""
-        raise DataError(f"{file} {problem}{advice}.")
+        raise DataError(f"{problem}{advice}.")
     loaded = {path: arrays[name].astype(np.float32) for name, path in paths.items()}
     return {kind: unflatten_dict(arrays, sep="/") for kind, arrays in by_kind(loaded).items()}
 
@@ -118,21 +118,18 @@ def in_own_layout(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: from_torch(array, name) for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
 
 
-def misfit(arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> str | None:
-    """Return in what arrays are not those that a network wants, in words that follow the file's name, or None."""
+def misfit(file: str | Path, arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> str | None:
+    """Return in what the arrays of a file are not those that a network wants, or None."""
     for name, shape in wanted.items():
+        if name not in arrays and (prefix := common_prefix(arrays, wanted)) is not None:
+            told = f"under the prefix {prefix!r}, which is not read"
+            return f"{file} has its arrays {told}: save the network's arrays alone, without it"
         if name not in arrays:
-            prefix = common_prefix(arrays, wanted)
-            if prefix is not None:
-                return (
-                    f"has its arrays under the prefix {prefix!r}, which is not read: save the network's arrays alone, "
-                    "without it"
-                )
-            return f"has no {name}: it belongs to another network"
+            return f"{file} has no {name}: it belongs to another network"
         if arrays[name].shape != shape:
-            return f"has {name} of the shape {arrays[name].shape} where the network has {shape}"
+            return f"{name} in {file} has the shape {arrays[name].shape} where the network has {shape}"
     left = sorted(arrays.keys() - wanted.keys())
-    return f"has {left[0]}, which the network has not: it belongs to another network" if left else None
+    return f"{file} has {left[0]}, which the network has not: it belongs to another network" if left else None
 
 
 def common_prefix(arrays: Iterable[str], wanted: Collection[str]) -> str | None:

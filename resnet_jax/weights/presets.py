@@ -106,20 +106,30 @@ def named(name: str) -> Preset:
 
 
 def of_weights(weights: str | Path) -> Preset | None:
-    """Return the preset of weights: of a run's folder, of a preset's name, of a Hub name, or of a file by its hash.
+    """Return the preset of weights: of a run or its checkpoint, of a preset's or a Hub name, or of a file by its hash.
 
     Published files carry the first digits of their hash in their names, as resnet50-0676ba61.pth does, so that one is
     known wherever it lies. None where nothing is known.
 
     Raises DataError if the preset of a run is damaged.
     """
-    if os.path.lexists(Path(weights) / RUN_FILE):
-        return _of_run(Path(weights) / RUN_FILE)
+    for folder in (Path(weights), run_folder(weights)):
+        if folder is not None and os.path.lexists(folder / RUN_FILE):
+            return _of_run(folder / RUN_FILE)
     name = str(weights).removeprefix("hf:").removeprefix("timm/")
     if name in presets():
         return presets()[name]
     digits = re.search(r"-[0-9a-f]{8}\.\w+$", str(weights))
     return next((preset for preset in presets().values() if digits and preset.file.endswith(digits[0])), None)
+
+
+def run_folder(path: str | Path) -> Path | None:
+    """Return the folder of a run, also where one of its checkpoints is named; None where no folder is named."""
+    path = Path(path)
+    if not path.is_dir():
+        return None
+    absolute = path.absolute()
+    return absolute.parents[1] if absolute.parent.name == "checkpoints" else path
 
 
 def _of_run(file: Path) -> Preset:

@@ -1,3 +1,4 @@
+import collections
 import errno
 import functools
 import gzip
@@ -22,6 +23,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax.data.sources import official, open_dataset
+from resnet_jax.data.sources.dataset import share
 from resnet_jax.errors import DataError
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -527,6 +529,35 @@ def test_folder_with_a_validation_split_alone_has_nothing_to_train_on(tmp_path):
 def test_tfds_at_an_address_is_refused_in_a_sentence(source):
     with pytest.raises(DataError, match=r"gs://bucket/\w+ is an address: copy the data set"):
         open_32(source, None if "gs:" in source else "gs://bucket/data")
+
+
+# A share of the training examples
+
+
+@pytest.mark.parametrize("fraction, count", [(1.0, 1438), (0.5, 719), (0.1, 144), (1e-9, 1)])
+def test_a_share_of_the_examples_is_that_many_of_them_in_their_order(fraction, count):
+    whole = open_32("digits").train
+    part = share(whole, fraction, 0)
+    assert len(part) == len(part.images) == count
+    by_content = {image.tobytes(): number for number, image in enumerate(whole.images)}
+    numbers = [by_content[image.tobytes()] for image in part.images]
+    assert numbers == sorted(numbers)
+    np.testing.assert_array_equal(part.labels, whole.labels[numbers])
+
+
+def test_a_share_is_drawn_by_the_seed_and_lies_in_every_larger_one(tmp_path):
+    for number in range(200):
+        write(tmp_path / "train" / "ab"[number % 2], {f"{number}.jpg": b""})
+    write(tmp_path / "val" / "a", {"0.jpg": b""})
+    write(tmp_path / "val" / "b", {"0.jpg": b""})
+    split = open_32("folder", str(tmp_path)).train
+    quarter, half = (pickle.loads(pickle.dumps(share(split, fraction, 3))) for fraction in (0.25, 0.5))
+    assert set(paths(quarter)) < set(paths(half)) < set(paths(split)) and len(half) == 100
+    assert paths(share(split, 0.25, 3)) == paths(quarter) != paths(share(split, 0.25, 4))
+    assert [quarter[i] for i in range(50)] == [(b"", int("/b/" in name)) for name in paths(quarter)]
+    # By even chance: of 1,000 shares of a tenth, each example is in about 100, with a deviation of 9.5.
+    counts = collections.Counter(name for seed in range(1000) for name in paths(share(split, 0.1, seed)))
+    assert len(counts) == 200 and all(50 < count < 150 for count in counts.values())
 
 
 # TensorFlow Datasets

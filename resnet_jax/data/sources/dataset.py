@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Int64, UInt8
 
 from resnet_jax.errors import DataError
 from resnet_jax.printable import printable
@@ -70,6 +70,39 @@ class Arrays:
     def name(self, index: int) -> str:
         """The example's number: arrays have no names."""
         return f"example {index}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Some examples of a split."""
+
+    split: Split
+    indices: Int64[np.ndarray, " examples"]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray | bytes, int]:
+        return self.split[int(self.indices[index])]
+
+    def name(self, index: int) -> str:
+        """The example's name in the split."""
+        return self.split.name(int(self.indices[index]))
+
+
+def share(split: Split, fraction: float, seed: int) -> Split:
+    """Return a random share of a split's examples, in their order, and at least one of them.
+
+    Every example has the same chance, whatever its class. The same seed draws the same examples, and with a larger
+    fraction these and more.
+    """
+    if not len(split):
+        return split
+    drawn = np.random.Generator(np.random.Philox(key=[seed, 2**62])).permutation(len(split))
+    indices = np.sort(drawn[: max(1, round(fraction * len(split)))])
+    if isinstance(split, Arrays):
+        return Arrays(split.images[indices], split.labels[indices])
+    return Part(split, indices)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
