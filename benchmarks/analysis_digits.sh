@@ -1,9 +1,9 @@
 #!/bin/sh
 # The figures of docs/analysis.md: trains four networks on the digits, and measures them. Twenty minutes on two cores that are shared.
 #
-#     sh benchmarks/analysis_digits.sh [FOLDER]     for numbers and figures; default: results/analysis/digits
+#     sh benchmarks/analysis_digits.sh [FOLDER]     for numbers and figures; default: runs/analysis/measured
 set -e
-out=${1:-results/analysis/digits}
+out=${1:-runs/analysis/measured}
 python=${PYTHON:-.venv/bin/python}
 runs=runs/analysis
 for name in resnet20 plain20 resnet56 plain56; do

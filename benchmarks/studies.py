@@ -1,14 +1,14 @@
 """Run the sweeps of one scale, keep their records without checkpoints, and write the report of them.
 
-    python benchmarks/studies.py --scale=digits --out=results/studies
-    python benchmarks/studies.py --scale=cifar10 --out=results/studies_cifar10 --sweeps=depth,degradation
-        [--path=FOLDER] [--together=4] [--config.seeds=(0,1,2)] [--config.base.any.field=value ...]
+    python benchmarks/studies.py --scale=digits
+    python benchmarks/studies.py --scale=cifar10 --sweeps=depth,degradation
+        [--out=FOLDER] [--path=FOLDER] [--together=4] [--config.seeds=(0,1,2)] [--config.base.any.field=value ...]
 
-Runs that are done are not repeated, and one that was stopped goes on. `--together` starts so many processes, each of
-which takes the next run that no other is at, under NVIDIA's MPS where there is one: small networks leave most of a
-GPU idle. On the digits all sweeps take about an hour of one CPU core. CIFAR-10 needs a GPU: on an H200 four runs of
-ResNet-20 by the full recipe took four minutes together; on two CPU cores one would take three hours and more
-(extrapolated from 726 images a second).
+Records and report go to runs/studies/records/SCALE, or to --out. Runs that are done are not repeated, and one that was
+stopped goes on. `--together` starts so many processes, each of which takes the next run that no other is at, under
+NVIDIA's MPS where there is one: small networks leave most of a GPU idle. On the digits all sweeps take about an hour of
+one CPU core. CIFAR-10 needs a GPU: on an H200 four runs of ResNet-20 by the full recipe took four minutes together; on
+two CPU cores one would take three hours and more (extrapolated from 726 images a second).
 """
 
 import argparse
@@ -59,12 +59,13 @@ def main() -> None:
     shipped = sorted(file.stem for file in (ROOT / "configs" / "sweeps").glob("*.py") if file.stem != "scales")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, help="folder of records and report")
     parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs" / "studies")
     parser.add_argument("--sweeps", default=",".join(shipped))
     parser.add_argument("--path", help="folder of the data, if they are not to be downloaded")
     parser.add_argument("--together", type=int, default=1, help="processes at once")
     values, extra = parser.parse_known_args()
+    values.out = values.out or ROOT / "runs" / "studies" / "records" / values.scale
     if values.together < 1:
         parser.error("--together is a number of processes, 1 or more.")
     if values.path:

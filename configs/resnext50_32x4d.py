@@ -9,8 +9,8 @@ FOLDER holds train/ and val/, each with a folder for each class.
     here      accuracy, time and hardware: not measured yet.
 
 The authors' own recipe is `--config=configs/resnext50_32x4d.py:resnext`: 77.8 % were published for it (Xie et al. 2017,
-arXiv:1611.05431, table 3), with colour augmentation that is missing here. Any other recipe of `configs/recipes.py` can
-be named likewise.
+arXiv:1611.05431, table 3), with the colour augmentation of fb.resnet.torch, as here. Any other recipe of
+`configs/recipes.py` can be named likewise.
 """
 
 from configs import recipes

@@ -21,7 +21,9 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from resnet_jax.checksums import damage, write_checksums
 from resnet_jax.errors import CheckpointError, DataError
+from resnet_jax.printable import printable
 from resnet_jax.run_directory import disk_errors
+from resnet_jax.stored_arrays import elements, shapes_of, stored_shapes
 
 ITEM = "default"  # Orbax's name of the folder in a checkpoint that holds the state
 # Orbax writes these after all others, when the checksums are taken; neither is read.
@@ -55,7 +57,7 @@ class Checkpoints:
     ):
         self._folder = Path(folder).absolute()
         self._read_only = read_only
-        self._note = note
+        self._note = lambda text: note(printable(text, 1000))
         if not read_only:
             self._set_damaged_aside()
         # A reader needs no manager, which would stumble over a metric that is damaged or being written.
@@ -113,8 +115,8 @@ class Checkpoints:
         unreadable = []
         for step in self.steps[::-1]:
             reason = damage(self._folder / str(step), WRITTEN_LAST) if self._read_only else None
+            reason = reason or _misfit(self._folder / str(step), abstract)
             if reason is None:
-                _check_shapes(self._folder / str(step), abstract)
                 try:
                     with ocp.StandardCheckpointer() as reader:
                         state = reader.restore(self._folder / str(step) / ITEM, abstract)
@@ -177,45 +179,39 @@ def check_shapes(folder: Path, like: Any) -> None:
     """Raise CheckpointError if a folder has checkpoints, and the newest is of another network than `like`."""
     steps = sorted(int(path.name) for path in folder.glob("*") if re.fullmatch("[0-9]+", path.name))
     if steps:
-        _check_shapes(folder.absolute() / str(steps[-1]), like)
+        _misfit(folder.absolute() / str(steps[-1]), like)
 
 
-def _check_shapes(step: Path, like: Any) -> None:
-    """Compare the names and shapes of parameters and statistics, and the shapes of all other arrays."""
+def _misfit(step: Path, like: Any) -> str | None:
+    """Return why the metadata of a checkpoint's arrays cannot be read, in a few words, or None; reads no array.
+
+    Raises CheckpointError if parameters or statistics have other names, or any array another shape, than in `like`.
+    """
     try:
-        with quiet(), ocp.PyTreeCheckpointer() as reader:
-            saved = _shapes(reader.metadata(step / ITEM).item_metadata.tree)
-    except Exception:  # Orbax raises whatever its storage layers raise; whoever reads the checkpoint says why.
-        return
-    wanted = _shapes(like)
-    names = {name for name in saved.keys() ^ wanted.keys() if name.startswith(("params/", "batch_stats/"))}
+        saved = stored_shapes(step / ITEM)
+    except Exception as error:  # TensorStore raises whatever its storage layers raise.
+        return first_line(error)
+    wanted = shapes_of(like)
+    names = {name for name in saved.keys() ^ wanted.keys() if name.startswith(("params.", "batch_stats."))}
     names |= {name for name in saved.keys() & wanted.keys() if saved[name] != wanted[name]}
     if names:
-        name = min(names, key=lambda name: (not name.startswith("params/"), name))
+        name = min(names, key=lambda name: (not name.startswith("params."), name))
         raise CheckpointError(
-            f"the checkpoint of step {step.name} in {step.parent} is of another network or other data ({name} is "
-            f"{saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} now; {len(names)} arrays differ): "
-            "name the network and data with which the run was started, or choose another --workdir."
+            f"the checkpoint of step {step.name} in {step.parent} is of another network or other data "
+            f"({printable(name.replace('.', '/'))} is {saved.get(name, 'missing')} there and "
+            f"{wanted.get(name, 'missing')} now; {len(names)} arrays differ): name the network and data with which the "
+            "run was started, or choose another --workdir."
         )
+    return None
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array by its name, such as "params/head/kernel"."""
-    return {
-        "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path): tuple(
-            leaf.shape
-        )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if hasattr(leaf, "shape")
-    }
-
-
-def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
+def read_variables(folder: str | Path, average: bool = False, most: int = 2**31) -> dict[str, Any]:
     """Return "params" and "batch_stats" of a run's newest checkpoint as NumPy arrays. Nothing in the folder changes.
 
     Args:
       folder: of a run, or of one checkpoint, RUN/checkpoints/STEP.
       average: take the moving averages.
+      most: values that the arrays of the checkpoint may have together.
 
     Raises DataError if the folder holds no checkpoint, CheckpointError if it cannot be read or keeps no averages.
     """
@@ -230,7 +226,7 @@ def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
     if reason := damage(step, WRITTEN_LAST):
         raise CheckpointError(f"the checkpoint {step} is damaged ({reason}): name another one by RUN/checkpoints/STEP.")
     try:
-        variables = _variables(step / ITEM, average)
+        variables = _variables(step / ITEM, average, most)
     except Exception as error:  # Orbax raises whatever its storage layers raise.
         raise CheckpointError(
             f"the checkpoint {step} cannot be read ({first_line(error)}): name another one by RUN/checkpoints/STEP."
@@ -240,8 +236,10 @@ def read_variables(folder: str | Path, average: bool = False) -> dict[str, Any]:
     return variables
 
 
-def _variables(place: Path, average: bool) -> dict[str, Any] | None:
+def _variables(place: Path, average: bool, most: int) -> dict[str, Any] | None:
     """Return the parameters and statistics of one checkpoint, and read nothing else; None where there are none."""
+    if (claimed := elements(stored_shapes(place))) > most:
+        raise ValueError(f"its arrays have {claimed:,} values, where {most:,} would be many for the network")
     with quiet(), ocp.PyTreeCheckpointer() as reader:
         state = reader.metadata(place).item_metadata.tree
         kept = state.get("average") if average else state

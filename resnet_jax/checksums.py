@@ -8,7 +8,10 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from resnet_jax.reading import read_file
+
 LIST = "SHA256SUMS"
+LONGEST_LIST = 2**26  # bytes
 
 
 def write_checksums(folder: Path, unlisted: Collection[str] = ()) -> None:
@@ -21,9 +24,12 @@ def damage(folder: Path, unlisted: Collection[str] = ()) -> str | None:
     """Return what is wrong with a folder, in a few words, or None if its files are those of its list."""
     try:
         found = files(folder)
+        if strange := sorted(name for name, path in found.items() if not path.is_file()):
+            return f"{strange[0]} is not a regular file"
         if (text := found.pop(LIST, None)) is None:
             return f"{LIST} is missing"
-        lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in text.read_text().splitlines()]
+        listing = read_file(text, LONGEST_LIST).decode()
+        lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in listing.splitlines()]
         if None in lines:
             return f"{LIST} is damaged"
         listed = {line[2]: line[1] for line in lines}
@@ -36,8 +42,9 @@ def damage(folder: Path, unlisted: Collection[str] = ()) -> str | None:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Return the files below a folder by their relative names."""
-    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    """Return what is below a folder by its relative name: files of any kind, and links to folders."""
+    below = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return {str(path.relative_to(folder)): path for path in below}
 
 
 def sha256(file: Path) -> str:

@@ -61,6 +61,7 @@ def default_config() -> ConfigDict:
     config.data.eval_size = placeholder(int)  # of streamed images in evaluation; None: image_size
     config.data.array_size = placeholder(int)  # to which images of the others are resized on the device; None: theirs
     config.data.num_classes = 1000  # of synthetic; the others know theirs
+    config.data.train_fraction = placeholder(float)  # of the training images, drawn by training.seed; None: all
     config.data.mean = placeholder(tuple)  # per channel, of images scaled to 0..1; None: the source's
     config.data.std = placeholder(tuple)
     config.data.resize = 256  # short side before the central crop of evaluation
@@ -273,6 +274,7 @@ def check_config(config: ConfigDict) -> None:
             ),
             "pairs of an epoch and a size in pixels, by epoch",
         ),
+        ("data.train_fraction", lambda value: value is None or 0 < value <= 1, "more than 0, and 1 at most"),
         ("data.array_size", lambda value: value is None or 1 <= value <= 16384, "1 to 16384"),
         ("data.eval_size", lambda value: value is None or 1 <= value <= 16384, "1 to 16384"),
         ("training.batch_size", lambda value: 1 <= value <= 1000000, "1 to 1000000"),

@@ -3,9 +3,19 @@
 import difflib
 from collections.abc import Iterable
 
+from resnet_jax.printable import printable
+
+LONGEST = 2000  # characters of a message
+
 
 class UserError(Exception):
-    """What the user can mend: `main.py` prints it without a traceback and exits with 2."""
+    """What the user can mend: `main.py` prints it without a traceback and exits with 2.
+
+    Names in the message may come from anywhere: the message is made printable.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(printable(message, LONGEST))
 
 
 class ConfigError(UserError):

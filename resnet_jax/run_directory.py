@@ -20,6 +20,8 @@ import numpy as np
 
 from resnet_jax.errors import ConfigError, InUse, UserError
 from resnet_jax.interrupts import uninterrupted
+from resnet_jax.printable import printable
+from resnet_jax.reading import read_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT}
@@ -27,6 +29,9 @@ _REFUSED |= {errno.ELOOP, errno.ENXIO}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "resnet_jax")
 _DIFFERENCES_SHOWN = 5
 _ABSENT = object()
+MOST_OF_JSON = 2**26  # bytes of a JSON file
+MOST_OF_METRICS = 2**26  # bytes of metrics that a report reads: some 200,000 records
+MOST_OF_OWN_METRICS = 2**31  # of a run that resumes, which has written them itself
 
 
 class RunDirectory:
@@ -280,7 +285,7 @@ class RunDirectory:
             self._events = self._open_events()
         for name, value in record.items():
             if name not in ("step", "epoch") and isinstance(value, int | float):
-                summary = scalar(f"{record['split']}/{name}", value)
+                summary = scalar(printable(f"{record['split']}/{name}"), value)
                 self._events.write_event(Event(step=record["step"], wall_time=time.time(), summary=summary))
         self._events.flush()
 
@@ -298,19 +303,19 @@ class RunDirectory:
         return events
 
 
-def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_metrics(path: str | os.PathLike, most: int = MOST_OF_OWN_METRICS) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, without a last line that was cut when the run was killed.
 
     Raises:
-        UserError: There is no such file, or a line before the last is damaged.
+        UserError: There is no such file, it has more than `most` bytes, or a line before the last is damaged.
     """
-    return [record for _, record in _lines(Path(path))]
+    return [record for _, record in _lines(Path(path), most)]
 
 
 def read_json(path: Path) -> Any | None:
     """What a JSON file says, or None if it cannot be read."""
     try:
-        return json.loads(path.read_bytes()) if path.is_file() else None
+        return json.loads(read_file(path, MOST_OF_JSON))
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -376,11 +381,14 @@ def disk_errors(path: str | os.PathLike) -> Iterator[None]:
         raise
 
 
-def _lines(path: Path) -> list[tuple[bytes, dict]]:
+def _lines(path: Path, most: int = MOST_OF_OWN_METRICS) -> list[tuple[bytes, dict]]:
     """The whole lines of a metrics file, each with what it says."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: name the folder of a run that has logged metrics.")
-    raw = path.read_bytes().splitlines()
+    try:
+        raw = read_file(path, most).splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: name the folder of a run that has logged metrics.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): restore it, or leave this run out.") from error
     lines = []
     for number, line in enumerate(raw, start=1):
         if (record := _record(line)) is not None:

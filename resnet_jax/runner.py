@@ -46,7 +46,9 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
     parallel = config.parallel
     with joined(parallel.coordinator, parallel.hosts, parallel.host, parallel.heartbeat_seconds):
         record = RunDirectory(workdir, writes=jax.process_index() == 0)
-        experiment = build(config, record.begun())
+        experiment = build(config, mode, record.begun())
+        if jax.process_index() == 0:
+            print(*experiment.data, sep="\n", flush=True)
         with contextlib.closing(experiment), contextlib.closing(record), Interrupts() as interrupts:
             return {"train": train, "eval": evaluate, "replay": replay_step}[mode](
                 config, experiment, record, interrupts

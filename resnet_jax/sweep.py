@@ -12,7 +12,8 @@ from resnet_jax.errors import ConfigError, nearest
 
 # Beside its runs, a sweep's folder holds this: what was asked, of which variants, and what the source found.
 SWEEP_FILE = "sweep.json"
-LABEL = r"[\w+=-]+"  # of a variant: the name of its folder
+LABEL = r"[\w+=-]{1,60}"  # of a variant: the name of its folder
+MOST_VARIANTS = 200  # which a table and a figure can show
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,10 +82,13 @@ def sweep(
       seeds: each variant is run with each of them.
     """
     labels = [variant.label for variant in variants]
+    if len(labels) > MOST_VARIANTS:
+        raise ConfigError(f"a sweep has {len(labels)} variants: make several of at most {MOST_VARIANTS} of it.")
     for label in labels:
         if labels.count(label) > 1 or label.isdigit() or not re.fullmatch(LABEL, label):
             raise ConfigError(
-                f"a variant is called {label!r}: use each label once, of letters, digits and _+=-, not digits alone."
+                f"a variant is called {label!r}: use each label once, of at most 60 letters, digits and _+=-, not of "
+                "digits alone."
             )
     config = ConfigDict(dict(title=title, question=question, source=source, finding=finding, axis=axis, seeds=seeds))
     config.base = base

@@ -22,9 +22,10 @@ from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, Traini
 from resnet_jax.data.policies import ColorJitter, Lighting, RandAugment, TrivialAugmentWide
 from resnet_jax.data.sources import Arrays, Dataset, open_dataset
 from resnet_jax.data.sources.archives import TRAIN
+from resnet_jax.data.sources.dataset import share
 from resnet_jax.data.sources.records import INDEX, Raw
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
-from resnet_jax.errors import ConfigError
+from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models.registry import create_model
 from resnet_jax.parallel import Devices
 from resnet_jax.run_directory import flattened
@@ -44,16 +45,17 @@ WORKERS_PER_DEVICE = 16
 ON_HOST = ("repeats", "alternate_flip", "policy", "magnitude", "layers", "color_jitter", "lighting")
 
 
-def build(config: ConfigDict, begun: dict | None = None) -> Experiment:
+def build(config: ConfigDict, mode: str = "train", begun: dict | None = None) -> Experiment:
     """Return the experiment of a config.
 
     Args:
       config: of a run.
+      mode: "train", "eval" or "replay"; only an evaluation needs no images to train on.
       begun: the config with which the run was begun, as `to_dict` returns it; None for a new one.
 
     Raises:
       ConfigError: a value, or a combination of values, that cannot be run.
-      DataError: the data are missing or damaged.
+      DataError: the data are missing or damaged, or have no images to train on and the mode is not "eval".
     """
     check_config(config)
     training = config.training
@@ -70,6 +72,13 @@ def build(config: ConfigDict, begun: dict | None = None) -> Experiment:
     # No larger than the devices need to hold all examples at once.
     eval_batch = min(config.evaluation.batch_size, -(-len(dataset.test) // devices.count) * devices.count)
     eval_share = devices.rows_of_host(eval_batch, "evaluation.batch_size")
+    if config.data.train_fraction is not None:
+        dataset = dataclasses.replace(dataset, train=share(dataset.train, config.data.train_fraction, training.seed))
+    description = dataset.description
+    if not len(dataset.train):
+        if mode != "eval":
+            raise DataError(f"{config.data.path} holds no images to train on: add train/, or evaluate by --mode=eval.")
+        dataset = dataclasses.replace(dataset, train=dataset.test)  # which is never drawn from
     train_order = TrainingOrder(
         examples=len(dataset.train),
         batch_size=training.batch_size,
@@ -97,6 +106,7 @@ def build(config: ConfigDict, begun: dict | None = None) -> Experiment:
     model = network(config, len(dataset.classes), devices.norm_axis)
     augment = augmentation(config, dataset, image_shape[-1], model.num_classes)
     check_microbatches(training.microbatches, training.batch_size // devices.count)
+    check_norms(model, image_shape, training.batch_size // devices.count // training.microbatches)
 
     one_train_step = functools.partial(
         train_step,
@@ -138,6 +148,7 @@ def build(config: ConfigDict, begun: dict | None = None) -> Experiment:
         preset=preset(config, dataset, image_shape),
         identity=functools.partial(identity, dataset),
         config=to_dict(config),
+        data=description,
     )
 
 
@@ -222,6 +233,20 @@ def network(config: ConfigDict, num_classes: int, norm_axis: str | tuple[str, ..
             f"model.overrides.num_classes is {model.num_classes} and the data have {num_classes} classes."
         )
     return model
+
+
+def check_norms(model: nn.Module, image_shape: tuple[int, ...], images: int) -> None:
+    """Raise ConfigError if a BatchNorm would train on one value a channel, with so many images at once on a device."""
+    if not hasattr(model, "feature_info") or model.norm_frozen or model.norm_axis is not None:
+        return
+    stride = model.feature_info()[-1].stride
+    if images * max(1, image_shape[0] // stride) * max(1, image_shape[1] // stride) > 1:
+        return  # the usual case, which needs no trace of the network
+    batch = jax.ShapeDtypeStruct((images, *image_shape), jnp.float32)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(functools.partial(model.init, key), batch)
+    train = functools.partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+    jax.eval_shape(train, variables, batch)
 
 
 def check_microbatches(microbatches: int, images: int) -> None:

@@ -15,6 +15,7 @@ from resnet_jax.config import check_config
 from resnet_jax.data.sources import Dataset
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import list_models
+from resnet_jax.weights.presets import named
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 FILES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in ("recipes", "__init__"))
@@ -426,3 +427,10 @@ def test_images_have_the_size_of_their_epoch(build):
         for step in map(math.ceil, (0, 17.99 * epoch, 18 * epoch, 60.4 * epoch, 60.5 * epoch, 89 * epoch))
     }
     assert list(sizes.values()) == [128, 128, 160, 160, 192, 192]
+
+
+@pytest.mark.parametrize("network", ["resnet18", "resnet50", "resnext50_32x4d", "resnetv2_50"])
+def test_fine_tuning_begins_with_weights_of_its_own_network(network):
+    config = load("finetune", network)
+    preset = named(config.training.init_from)
+    assert config.model.name == preset.network == network

@@ -5,20 +5,38 @@ import io
 import json
 import os
 import pathlib
+import re
+import shutil
 import struct
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import tensorstore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import main as command
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax import __main__ as commands
+from resnet_jax.checkpoints import WRITTEN_LAST, Checkpoints, read_variables
+from resnet_jax.checksums import write_checksums
 from resnet_jax.config import default_config, flat
 from resnet_jax.data.sources import open_dataset
 from resnet_jax.data.sources.records import verify
-from resnet_jax.errors import ConfigError, DataError, UserError
+from resnet_jax.data.transforms import ResizeCenterCrop
+from resnet_jax.errors import CheckpointError, ConfigError, DataError, UserError
+from resnet_jax.models.registry import create_model
+from resnet_jax.printable import printable
+from resnet_jax.report.curves import draw_curves
+from resnet_jax.report.document import to_html, to_markdown
+from resnet_jax.report.page import page
+from resnet_jax.report.prediction import draw_prediction
+from resnet_jax.report.runs import find
 from resnet_jax.run_directory import RunDirectory, read_metrics
+from resnet_jax.stored_arrays import SAME, sound_shape
 from resnet_jax.weights.files import read_arrays
+from resnet_jax.weights.presets import of_weights
+from tests.pictures import noise
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -29,6 +47,7 @@ FUZZ = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+METRICS = "metrics.jsonl"
 DEEP = b"[" * 100_000
 
 
@@ -187,6 +206,230 @@ def test_odd_entries_among_the_checkpoints_are_passed_over_or_refused(tmp_path, 
         assert checkpoints.restore({"step": 0}) is None
         checkpoints.close()
     assert (other / "precious").exists()
+
+
+VALUES = JSON | st.sampled_from(
+    [*ODD, 10**30, 1e308, -1, [], {}, [[[]]], "\ud800", "\x1b[2J", "$\\undefined$", "a" * 5000]
+)
+PRESET = {
+    "name": "",
+    "network": "cifar_resnet20",
+    "overrides": {"num_classes": 2, "stage_sizes": [1, 1], "shortcut": "A"},
+    "dataset": "folder",
+    "weights": "",
+    "classes": ["cat", "dog"],
+    "resize": 36,
+    "size": 32,
+    "interpolation": "bilinear",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "top1": None,
+    "top5": 0.5,
+    "source": "",
+}
+
+
+def changed(value):
+    """A strategy of JSON values that differ from a sound one in a member or two, of any type."""
+    path = st.lists(st.integers(0, 20), min_size=1, max_size=4)
+    once = st.builds(replaced, st.just(value), path, VALUES)
+    return once | st.builds(replaced, once, path, VALUES)
+
+
+@FUZZ
+@given(changed(PRESET))
+def test_a_preset_of_any_types_is_one_that_can_be_used_or_damaged(tmp_path, content):
+    (tmp_path / "preset.json").write_text(json.dumps(content))
+    try:
+        preset = of_weights(tmp_path)
+    except UserError as error:
+        assert str(error).isprintable()
+        return
+    assert ResizeCenterCrop(preset.resize, preset.size, preset.interpolation)(noise(9, 9)).shape[2] == 3
+    assert create_model(preset.network, **preset.overrides)
+    assert np.isfinite([*preset.mean, *preset.std]).all() and min(preset.std) > 0
+    assert all(isinstance(label, str) for label in preset.classes)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PRESET | {"overrides": {"stage_sizes": [2000, 2000], "stage_widths": [16, 32]}},
+        PRESET | {"network": "cifar_resnet99998", "overrides": {}},
+        PRESET | {"network": "cifar_resnet" + "9" * 5000},
+        PRESET | {"overrides": {"stage_widths": [10**9, 1]}},
+        PRESET | {"size": 10**6},
+        PRESET | {"more": 1},
+        [PRESET],
+    ],
+)
+def test_a_preset_of_a_huge_network_or_image_is_refused_before_it_is_built(tmp_path, content):
+    (tmp_path / "preset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as refused:
+        of_weights(tmp_path)
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "file", ["preset.json", "config.json", "metrics.jsonl", "summary.json", "sweep.json", "index.json"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_no_reader_waits_for_a_pipe_or_reads_a_device_or_a_huge_file(tmp_path, file, kind):
+    run = {"config.json": CONFIG, "summary.json": {"top1": 0.5}, METRICS: RECORD, "sweep.json": None}
+    for name, content in run.items():
+        if content is not None and name != file:
+            (tmp_path / name).write_text(json.dumps(content) + "\n")
+    path = tmp_path / file
+    if kind == "sparse":
+        with open(path, "wb") as huge:
+            huge.truncate(2**42)
+    else:
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    if file == "index.json":
+        with pytest.raises(DataError, match=r"index.json cannot be read"):
+            open_dataset("records", str(tmp_path), image_size=32)
+    elif file == "preset.json":
+        with pytest.raises(DataError, match=r"preset.json is damaged"):
+            of_weights(tmp_path)
+    else:
+        notes = []
+        find([tmp_path], notes)
+        assert len(notes) == 1 and file in notes[0]
+
+
+CONFIG = {"model": {"name": "resnet18", "overrides": {}}, "data": {"source": "digits"}, "training": {"seed": 0}}
+RECORD = {"step": 1, "epoch": 1.0, "split": "train", "loss": 1.0, "top1": 0.5}
+SWEEP = {name: name for name in ("title", "question", "source", "finding", "axis")} | {
+    "seeds": [0],
+    "variants": [
+        {"label": label, "fields": {"model.name": "x"}, "series": "s", "x": 1.0, "published": ""} for label in "ab"
+    ],
+}
+
+
+@settings(FUZZ, max_examples=25)
+@given(
+    changed(
+        {"config.json": CONFIG, "summary.json": {"top1": 0.5, "params": 1, "versions": {}}, "metrics.jsonl": RECORD}
+    ),
+    st.just(SWEEP) | changed(SWEEP),
+)
+def test_a_report_of_files_of_any_types_is_a_page_or_names_what_it_leaves_out(tmp_path, run, told):
+    shutil.rmtree(tmp_path)
+    for folder in (tmp_path / "one", tmp_path / "sweep" / "a" / "seed0"):
+        folder.mkdir(parents=True)
+        for name, content in run.items() if isinstance(run, dict) else ():
+            (folder / pathlib.Path(printable(name, 50)).name).write_text(json.dumps(content) + "\n")
+    (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(told))
+    notes = []
+    try:
+        parts = page(find([tmp_path], notes), notes)
+    except UserError as error:
+        assert str(error).isprintable()
+        return
+    to_html(parts, "title").encode(), to_markdown(parts, "figures").encode()
+
+
+def test_names_are_shown_as_they_are_in_reports_tables_and_pictures(tmp_path, capsys):
+    nasty = "$\\undefined$ \x1b[2J\u202e<script>"
+    summary = {"top1": 0.5, "hardware": nasty}
+    run = {"config.json": CONFIG | {"data": {"source": nasty}}, "summary.json": summary, METRICS: RECORD}
+    (tmp_path / "run").mkdir()
+    for name, content in run.items():
+        (tmp_path / "run" / name).write_text(json.dumps(content) + "\n")
+    assert commands.main(["report", str(tmp_path / "run"), f"--out={tmp_path / 'page.html'}"]) == 0
+    for text in ((tmp_path / "page.html").read_text(), (tmp_path / "page.md").read_text()):
+        assert r"\x1b[2J\u202e" in text and "\x1b" not in text and "\u202e" not in text and "<script>" not in text
+    heat = np.ones((2, 2), np.float32)
+    draw_prediction(noise(8, 8), heat, [(nasty, 0.5), ("a" * 5000, 0.5)], tmp_path / "picture.png", nasty)
+    draw_curves([RECORD], tmp_path / "curves.png", nasty)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A run's folder with the checkpoint of step 5, and the state in it."""
+    folder = tmp_path_factory.mktemp("sound")
+    state = {"params": {"a": {"kernel": jnp.arange(12.0).reshape(3, 4)}}, "batch_stats": {"b": jnp.ones(4)}}
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        checkpoints.save(5, state, {"top1": 0.5})
+    return folder, state
+
+
+def forged(checkpoint, folder, change):
+    """Copy a run and let its metadata claim something else of an array, with checksums that fit."""
+    shutil.copytree(checkpoint[0], folder)
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/checkpoints/5/default/"}}
+    arrays = tensorstore.KvStore.open(store).result()
+    metadata = change(json.loads(arrays.read("params.a.kernel/.zarray").result().value))
+    arrays.write("params.a.kernel/.zarray", json.dumps(metadata)).result()
+    (folder / "checkpoints" / "5" / "SHA256SUMS").unlink()
+    write_checksums(folder / "checkpoints" / "5", WRITTEN_LAST)
+
+
+CLAIMS = {
+    "shape": {"shape": [2**40, 4]},
+    "shape and chunks": {"shape": [2**20, 2**15], "chunks": [2**20, 2**15]},
+    "chunks": {"chunks": [2**40, 4]},
+    "no chunks": {"chunks": [0, 4]},
+    "negative": {"shape": [-3, 4]},
+    "codec": {"compressor": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}},
+    "level": {"compressor": {"id": "zstd", "level": 10**9}},
+    "type": {"dtype": "|V1000000000"},
+    "record": {"dtype": [["x", "<f4", [1000000000]]]},
+    "filter": {"filters": [{"id": "delta"}]},
+    "more": {"other": 1},
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_checkpoint_that_claims_absurd_arrays_is_refused_before_they_are_read(checkpoint, tmp_path, claim):
+    forged(checkpoint, tmp_path / "run", lambda metadata: metadata | CLAIMS[claim])
+    with pytest.raises(CheckpointError, match=r"params.a.kernel are not those|its arrays have [\d,]+ values"):
+        read_variables(tmp_path / "run", most=10**6)
+    said = []
+    with (
+        contextlib.closing(Checkpoints(tmp_path / "run" / "checkpoints", read_only=True, note=said.append)) as found,
+        pytest.raises(CheckpointError, match="None of the checkpoints"),
+    ):
+        found.restore(checkpoint[1])
+    assert re.search(r"params.a.kernel (are not those|has the shape \(.*\) there and has the shape \(3, 4\))", said[0])
+
+
+@FUZZ
+@given(
+    st.dictionaries(
+        st.sampled_from(["shape", "chunks", "dtype", "compressor", "filters", "order", "fill_value", "zarr_format"]),
+        st.lists(st.integers(), max_size=3)
+        | st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+            lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["id", "level"]), inner),
+            max_leaves=4,
+        ),
+        min_size=1,
+    )
+)
+def test_metadata_of_any_kind_are_those_of_an_array_or_odd(changes):
+    sound = {"shape": [3, 4], "chunks": [3, 4], "compressor": {"id": "zstd", "level": 1}, "dtype": "<f4", **SAME}
+    assert sound_shape(sound) == (3, 4)
+    try:
+        shape = sound_shape(sound | changes)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return
+    assert len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a folder"])
+def test_what_is_no_file_in_a_checkpoint_is_damage_and_is_not_waited_for(checkpoint, tmp_path, kind):
+    shutil.copytree(checkpoint[0], tmp_path / "run")
+    manifest = tmp_path / "run" / "checkpoints" / "5" / "default" / "manifest.ocdbt"
+    listing = manifest.parents[1] / "SHA256SUMS"
+    kept = [line for line in listing.read_text().splitlines() if not line.endswith("  default/manifest.ocdbt")]
+    listing.write_text("".join(f"{line}\n" for line in kept))
+    manifest.unlink()
+    make = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero")}
+    make.get(kind, lambda path: path.symlink_to(tmp_path))(manifest)
+    with pytest.raises(CheckpointError, match=r"default/manifest.ocdbt is not a regular file"):
+        read_variables(tmp_path / "run")
 
 
 KINDS = [GOLDEN / "torch_zip.pth", GOLDEN / "torch_legacy.pth"]

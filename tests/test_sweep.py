@@ -60,7 +60,7 @@ def test_runs_are_chosen_by_number_name_or_variant():
         ([Variant(label="a", fields={"training.epochs": "many"})], {}, "'a' sets training.epochs to 'many'"),
         ([Variant(label="a", fields={"training.epochs.x": 1})], {}, "'a' sets training.epochs.x"),
         ([Variant(label="a", fields={})] * 2, {}, "each label once"),
-        ([Variant(label="8", fields={})], {}, "not digits alone"),
+        ([Variant(label="8", fields={})], {}, "not of digits alone"),
         ([Variant(label="../a", fields={})], {}, "a variant is called"),
         ([Variant(label="a", fields={})], dict(seeds=()), "seeds is"),
         ([Variant(label="a", fields={})], dict(seeds=(1, 1)), "each seed once"),

@@ -174,3 +174,19 @@ def test_streamed_images_have_their_size_by_another_field(folder_config):
     folder_config.data.array_size = 96
     with pytest.raises(ConfigError, match=r"set data\.image_size"):
         build(folder_config)
+
+
+def test_a_share_of_the_training_images_makes_shorter_epochs_and_leaves_the_evaluation(small_config):
+    small_config.data.train_fraction = 0.25
+    experiment = build(small_config)
+    assert len(experiment.train_feed.split) == experiment.train_feed.order.examples == 360
+    assert experiment.epoch_steps == 360 / 96 and len(experiment.eval_feed.split) == 359
+    [said] = experiment.data
+    assert said.startswith("Data: train on the 360 images in the training split, evaluate on the 359 images")
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
+def test_a_share_that_is_none_is_refused(small_config, fraction):
+    small_config.data.train_fraction = fraction
+    with pytest.raises(ConfigError, match=r"data.train_fraction is .* and must be more than 0, and 1 at most"):
+        build(small_config)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from resnet_jax.analysis import correlation, deletion, maps, paths, reordering, responses, surface
@@ -24,6 +25,7 @@ from resnet_jax.analysis.scoring import scorer
 from resnet_jax.analysis.watching import blocks, with_statistics_of
 from resnet_jax.commands.subjects import Subject, add_subject_arguments, subject
 from resnet_jax.errors import ConfigError
+from resnet_jax.printable import printable
 from resnet_jax.report.analysis import draw_analysis
 from resnet_jax.report.analysis_tables import table
 from resnet_jax.run_directory import disk_errors, versions, write_atomically
@@ -162,11 +164,11 @@ def rounded(value: Any) -> Any:
 def show(record: Numbers) -> None:
     """Print the table of a record."""
     header, rows = table(rounded(record))
-    shown = Table(*header)
+    shown = Table(*(escape(printable(name)) for name in header))
     for column in shown.columns[1:]:
         column.justify = "right"
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(escape(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(shown)
 
 

@@ -13,6 +13,7 @@ from resnet_jax.data.sources.archives import TRAIN, open_archives
 from resnet_jax.data.sources.folder import open_folder
 from resnet_jax.data.sources.tfds import open_tfds
 from resnet_jax.errors import ConfigError
+from resnet_jax.printable import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def run(values: argparse.Namespace) -> None:
     console = Console()
     with console.status("Looking for the images"):
         dataset = open_source(values.source, values.data_dir)
+    print(*dataset.description, sep="\n", flush=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("")
@@ -76,9 +78,8 @@ def summary(index: dict, folder: pathlib.Path) -> list[str]:
             f"{name}: {split['examples']:,} of {index['given'][name]:,} images in {len(split['shards'])} shards, "
             f"{size / 1e9:.3f} GB, {size / split['examples']:,.0f} bytes an image"
         )
-        for kind, told in (("broken", "left out, since they can not be decoded"), ("odd", "packed, though odd")):
+        for kind, told in (("broken", "left out, since they cannot be read"), ("odd", "packed, though odd")):
             if split[kind]:
                 lines.append(f"  {len(split[kind])} {told}; {folder / 'index.json'} names all:")
-                # A name is whatever an archive holds: quoted, it can not steer the terminal.
-                lines += [f"    {report['name']!a}: {report['why']}" for report in split[kind][:3]]
+                lines += [f"    {printable(report['name'])}: {printable(report['why'])}" for report in split[kind][:3]]
     return [*lines, f"To train on it: --config.data.source=records --config.data.path={folder}"]

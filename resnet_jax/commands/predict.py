@@ -24,6 +24,8 @@ from resnet_jax.data.augment import normalize
 from resnet_jax.data.sources.folder import EXTENSIONS
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import ConfigError, DataError
+from resnet_jax.printable import printable
+from resnet_jax.reading import MOST_OF_AN_IMAGE, read_file
 from resnet_jax.report.prediction import draw_prediction
 from resnet_jax.run_directory import disk_errors
 from resnet_jax.weights import load_weights
@@ -144,9 +146,9 @@ def readable(files: list[Path], preset: Preset, unreadable: list[Path]) -> Itera
     crop = ResizeCenterCrop(preset.resize, preset.size, preset.interpolation)
     for file in files:
         try:
-            image = crop(file.read_bytes())
+            image = crop(read_file(file, MOST_OF_AN_IMAGE))
         except (DataError, OSError) as error:
-            print(f"error: {file}: {error}", file=sys.stderr)
+            print(printable(f"error: {file}: {error}", 500), file=sys.stderr)
             unreadable.append(file)
             continue
         if len(preset.mean) == 1:
@@ -214,7 +216,6 @@ def show(rows: list[dict[str, Any]], style: str) -> None:
     for row in rows:
         for rank, best in enumerate(row["classes"]):
             image, probability = "" if rank else row["file"], f"{100 * best['probability']:.2f} %"
-            table.add_row(
-                escape(image), escape(best["class"]), probability, end_section=rank == len(row["classes"]) - 1
-            )
+            named = (escape(printable(text)) for text in (image, best["class"]))
+            table.add_row(*named, probability, end_section=rank == len(row["classes"]) - 1)
     Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 from resnet_jax.errors import ConfigError
+from resnet_jax.printable import printable
 from resnet_jax.report.document import Figure, Part, to_html, to_markdown
 from resnet_jax.report.page import TITLES, page, published_parts
 from resnet_jax.report.runs import find
@@ -40,7 +41,7 @@ def run(values: argparse.Namespace) -> None:
     else:
         write(parts, values.out)
     for note in notes:
-        print(note, file=sys.stderr)
+        print(printable(note, 1000), file=sys.stderr)
 
 
 def write(parts: list[Part], file: pathlib.Path) -> None:
@@ -53,4 +54,5 @@ def write(parts: list[Part], file: pathlib.Path) -> None:
         write_atomically(figures / f"{part.name}.png", part.png)
     write_atomically(file.with_suffix(".md"), to_markdown(parts, figures.name).encode())
     write_atomically(file, to_html(parts, "resnet_jax: report").encode())
-    print(f"{file}, {file.with_suffix('.md').name} and {len(pictures)} figures are written.")
+    counted = "1 figure are" if len(pictures) == 1 else f"{len(pictures)} figures are"
+    print(f"{file}, {file.with_suffix('.md').name} and {counted} written.")

@@ -13,6 +13,7 @@ import numpy as np
 from resnet_jax.commands.networks import add_weights_arguments, chosen_network
 from resnet_jax.data.augment import Augment
 from resnet_jax.data.sources import Arrays, Dataset, open_dataset
+from resnet_jax.data.sources.dataset import transformed
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import ConfigError, nearest
 from resnet_jax.models.initialization import initialize
@@ -170,8 +171,8 @@ def _read(dataset: Dataset, preset: Preset | None, indices: np.ndarray) -> tuple
     if preset is None:
         raise ConfigError("the weights do not say how images are resized and cropped: name --preset for that.")
     crop = ResizeCenterCrop(preset.resize, preset.size, preset.interpolation)
-    images, labels = zip(*(dataset.test[int(index)] for index in indices), strict=True)
-    return np.stack([crop(image) for image in images]), np.array(labels, np.int32)
+    pixels, labels = zip(*(transformed(dataset.test, int(index), crop) for index in indices), strict=True)
+    return np.stack(pixels), np.array(labels, np.int32)
 
 
 def _check(run, model, variables, pixels, augment, dataset, labels) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from resnet_jax.data.sources import Arrays, Dataset, Split
 from resnet_jax.data.sources.archives import Members
+from resnet_jax.data.sources.dataset import Part
 from resnet_jax.data.sources.folder import Files
 from resnet_jax.data.sources.records import Packed, read_index
 from resnet_jax.data.sources.tfds import Prepared
@@ -45,6 +46,11 @@ def _(split: Files) -> str:
     letters = split.paths.view(np.uint8).reshape(len(split), width)[:, len(split.root) :]
     taken = np.unique(np.linspace(0, len(split) - 1, min(len(split), SIZES_TAKEN), dtype=np.int64))
     return _hash(letters, split.labels, np.array([_size(split.paths[index]) for index in taken]))
+
+
+@fingerprint.register
+def _(split: Part) -> str | None:
+    return fingerprint(split.split)  # the config says which share of it is drawn
 
 
 @fingerprint.register

@@ -16,6 +16,7 @@ from PIL import Image
 
 from resnet_jax.data.decoding import Pixels, decode, decode_jpeg, open_image
 from resnet_jax.data.sources import Dataset, Split
+from resnet_jax.data.sources.dataset import example
 from resnet_jax.data.sources.records import FORMAT, INDEX, read_index
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import DataError
@@ -91,8 +92,8 @@ class Packer:
         ) as writer:
             for index in range(task.first, task.end):
                 name = split.name(index)
-                image, label = split[index]
                 try:
+                    image, label = example(split, index)
                     decoded, oddity = examine(image, name)
                 except DataError as error:
                     record["broken"].append({"name": name, "why": str(error)})
@@ -146,17 +147,20 @@ class PixelWriter:
 
 
 def examine(image: bytes, name: str) -> tuple[Pixels, str | None]:
-    """Return an image's RGB pixels, and in what it is odd: not what its name says, in CMYK, or with an error.
+    """Return an image's RGB pixels, and in what it is odd.
+
+    It is where it is not what its name says, in CMYK, has an error, or values whose range alone says what is white.
 
     Raises DataError if it can not be decoded as a whole.
     """
     try:
         return decode_jpeg(image), None
     except ValueError as error:
-        decoded, opened = np.asarray(decode(image)), open_image(image)
+        (decoded, oddity), opened = decode(image), open_image(image)
+        decoded = np.asarray(decoded)
         if opened.format != "JPEG":
             misnamed = pathlib.PurePath(name).suffix.lower() in JPEG_NAMES
-            return decoded, f"is a {opened.format} file" if misnamed else None
+            return decoded, f"is a {opened.format} file" if misnamed else oddity
         return decoded, "is in CMYK" if opened.mode == "CMYK" else f"has an error that can be read over: {error}"
 
 
@@ -185,7 +189,7 @@ def pack(
     Raises:
       DataError: the folder holds something else, a worker was killed, or no image of a split can be decoded.
     """
-    splits = {"train": dataset.train, "test": dataset.test}
+    splits = {name: split for name, split in (("train", dataset.train), ("test", dataset.test)) if len(split)}
     plan = {
         "format": FORMAT,
         "form": dataclasses.asdict(form),

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.data.sources import Arrays, Split
+from resnet_jax.data.sources.dataset import transformed
 from resnet_jax.errors import DataError
 from resnet_jax.workers import WorkerKilled, Workers
 
@@ -238,12 +239,8 @@ class Reader:
         for row, (number, drawn_by) in enumerate(
             zip(index.tolist(), rows.get("position", index).tolist(), strict=True)
         ):
-            example, labels[row] = split[number]
             place = None if images is None else images[row]
-            try:
-                image = transform(example, draws.of(drawn_by), place)
-            except DataError as error:
-                raise DataError(f"{split.name(number)} cannot be read: {error}") from error
+            image, labels[row] = transformed(split, number, transform, draws.of(drawn_by), place)
             if images is None:
                 images = np.empty((len(index), *image.shape), image.dtype)
             if image is not place:

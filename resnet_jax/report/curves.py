@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from resnet_jax.report.drawing import drawn
 from resnet_jax.run_directory import write_atomically
 
 # Drawn in this order, so that the evaluations lie on top. The colours can be told apart by the colour-blind.
@@ -28,7 +28,7 @@ def draw_curves(metrics: list[dict[str, Any]], file: str | os.PathLike, title: s
         title: The line above the panels.
     """
     figure = Figure(figsize=(12, 4), dpi=130, layout="constrained")
-    figure.suptitle(title, fontsize=12, parse_math=False)
+    figure.suptitle(title, fontsize=12)
     figure.get_layout_engine().set(wspace=0.05)
     loss, accuracy, learning_rate = figure.subplots(1, 3, width_ratios=(5, 5, 3))
     _draw_splits(loss, metrics, "loss", "{:.4f}")
@@ -41,7 +41,7 @@ def draw_curves(metrics: list[dict[str, Any]], file: str | os.PathLike, title: s
     for axes, label in ((loss, "loss"), (accuracy, "top-1 accuracy (%)"), (learning_rate, "learning rate")):
         _dress(axes, label)
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
+    drawn(figure).save(picture, "PNG")
     write_atomically(file, picture.getvalue())
 
 

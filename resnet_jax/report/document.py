@@ -5,16 +5,22 @@ import dataclasses
 import html
 from collections.abc import Sequence
 
+from resnet_jax.printable import printable
+
+LONGEST_TEXT = 4000  # characters of a paragraph
+
 STYLE = """
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
+body { max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
        font: 16px/1.5 system-ui, sans-serif; }
 h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .6rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 14px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
-td:first-child { white-space: nowrap; }
+td { overflow-wrap: anywhere; }
 th { border-bottom: 2px solid #888; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
+p, figure { max-width: 62rem; }
 figure { margin: 1rem 0; break-inside: avoid; }
 figure img { max-width: 100%; }
 figcaption { color: #444; font-size: 14px; }
@@ -64,9 +70,23 @@ class Figure:
 Part = Heading | Text | Table | Figure
 
 
+def plain(part: Part) -> Part:
+    """Return a part whose texts are printable, whatever the files say that they come from."""
+    match part:
+        case Heading(text, level):
+            return Heading(printable(text), level)
+        case Text(text):
+            return Text(printable(text, LONGEST_TEXT))
+        case Table(header, rows):
+            return Table([printable(name) for name in header], [[printable(cell) for cell in row] for row in rows])
+        case Figure(name, png, caption):
+            return Figure(printable(name), png, printable(caption, LONGEST_TEXT))
+
+
 def to_markdown(parts: Sequence[Part], folder: str) -> str:
     """Return the page as Markdown; its figures are `folder`/NAME.png."""
-    return "\n\n".join(_markdown(part, folder) for part in parts) + "\n"
+    # An HTML tag in a name is text, also where the page is shown.
+    return "\n\n".join(_markdown(plain(part), folder).replace("<", "&lt;") for part in parts) + "\n"
 
 
 def _markdown(part: Part, folder: str) -> str:
@@ -84,7 +104,7 @@ def _markdown(part: Part, folder: str) -> str:
 
 def to_html(parts: Sequence[Part], title: str) -> str:
     """Return the page as one HTML file, with its figures inside."""
-    body = "\n".join(_html(part) for part in parts)
+    body = "\n".join(_html(plain(part)) for part in parts)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{html.escape(title)}</title>\n'

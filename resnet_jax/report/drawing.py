@@ -1,13 +1,20 @@
 """What the figures have in common: lines that print without colour, dressed axes, and small files."""
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 from PIL import Image
+
+from resnet_jax.printable import printable
+
+LONGEST_LABEL = 120  # characters of a line
 
 # Lines differ in dashes, marker and brightness as well as in colour: print and the colour-blind can tell them apart.
 STYLES: tuple[dict[str, Any], ...] = (
@@ -35,9 +42,26 @@ def dress(axes: Axes, xlabel: str, ylabel: str) -> None:
 
 def png(figure: Figure) -> bytes:
     """Returns a figure as a PNG of 256 colours, which are enough for lines and greys and make it a third as large."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image = drawn(figure).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     picture = io.BytesIO()
     image.save(picture, "PNG", optimize=True)
     return picture.getvalue()
+
+
+def drawn(figure: Figure) -> Image.Image:
+    """Returns a figure's picture, with the names in titles, labels, legends and texts as they are: not as formulas."""
+    for text in _texts(figure):
+        text.set_parse_math(False)
+        text.set_text("\n".join(printable(line, LONGEST_LABEL) for line in text.get_text().split("\n")))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))
+
+
+def _texts(figure: Figure) -> Iterator[Text]:
+    """Yields the texts of a figure, except those at its ticks."""
+    children = [*figure.texts, *figure.legends]
+    for axes in figure.axes:
+        children += [*axes.get_children(), axes.xaxis.label, axes.yaxis.label]
+    for child in children:
+        yield from child.get_texts() if isinstance(child, Legend) else [child] if isinstance(child, Text) else []

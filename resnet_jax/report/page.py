@@ -1,5 +1,7 @@
 """The report: studies, runs, and the published tables with ours beside them, as the parts of one page."""
 
+import dataclasses
+import itertools
 import pathlib
 import re
 from collections.abc import Sequence
@@ -31,9 +33,23 @@ def page(found: Found, notes: list[str]) -> list[Part]:
     parts += measured
     everything = [*runs, *(run for study in studies for row in study.rows for run in row.runs)]
     for dataset in TITLES:
-        if dataset == "imagenet" or any(run.dataset == dataset for run in everything):
+        if any(run.dataset == dataset for run in everything):
             parts += published_parts(dataset, everything)
-    return parts
+    return with_own_names(parts)
+
+
+def with_own_names(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts with a number behind the name of each figure whose name another one before it has."""
+    named: list[Part] = []
+    used: set[str] = set()
+    for part in parts:
+        if isinstance(part, Figure):
+            numbers = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+            name = next(name for number in numbers if (name := part.name + number) not in used)
+            used.add(name)
+            part = dataclasses.replace(part, name=name)
+        named.append(part)
+    return named
 
 
 def study_parts(study: Study) -> list[Part]:

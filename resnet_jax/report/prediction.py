@@ -5,10 +5,11 @@ import os
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from resnet_jax.printable import printable
+from resnet_jax.report.drawing import LONGEST_LABEL, drawn
 from resnet_jax.run_directory import write_atomically
 
 LEVELS = (0.25, 0.5, 0.75)  # of the contours, as shares of the largest value
@@ -32,7 +33,7 @@ def draw_prediction(
         title: The line above.
     """
     figure = Figure(figsize=(11, 3.6), dpi=130, layout="constrained")
-    figure.suptitle(title, fontsize=11, parse_math=False)
+    figure.suptitle(title, fontsize=11)
     seen, place, bars = figure.subplots(1, 3, width_ratios=(3, 3.6, 4))
     height, width, channels = image.shape
     seen.imshow(image if channels == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
@@ -50,12 +51,12 @@ def draw_prediction(
             share, levels=LEVELS, colors="black", linewidths=(0.8, 1.4, 2.0), extent=extent, origin="upper"
         )
         place.clabel(lines, fmt=lambda level: f"{100 * level:.0f} %", fontsize=7)
-    place.set_title(f"Grad-CAM of {best[0][0]}", fontsize=9, parse_math=False)
+    place.set_title(f"Grad-CAM of {best[0][0]}", fontsize=9)
     figure.colorbar(shown, ax=place, ticks=(0, *LEVELS, 1), format=lambda value, _: f"{100 * value:.0f} %", shrink=0.8)
     for axes in (seen, place):
         axes.set(xticks=(), yticks=())
 
-    names, shares = [name for name, _ in best], [100 * probability for _, probability in best]
+    names, shares = [printable(name, LONGEST_LABEL) for name, _ in best], [100 * probability for _, probability in best]
     bars.barh(range(len(best)), shares, color="#56758f")
     bars.set_yticks(range(len(best)), names, fontsize=9, parse_math=False)
     bars.invert_yaxis()
@@ -64,5 +65,5 @@ def draw_prediction(
     bars.set(xlim=(0, 118), xticks=(0, 25, 50, 75, 100), xlabel="probability (%)")
     bars.spines[["top", "right"]].set_visible(False)
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
+    drawn(figure).save(picture, "PNG")
     write_atomically(file, picture.getvalue())

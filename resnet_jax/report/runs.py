@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from resnet_jax.config import MAY_CHANGE
 from resnet_jax.errors import UserError
 from resnet_jax.models.registry import named
-from resnet_jax.run_directory import covered, flattened, read_json, read_metrics
-from resnet_jax.sweep import LABEL, SWEEP_FILE
+from resnet_jax.run_directory import MOST_OF_METRICS, covered, flattened, read_json, read_metrics
+from resnet_jax.sweep import LABEL, MOST_VARIANTS, SWEEP_FILE
 
 ANALYSIS = "analysis"  # the folder of the measurements on a run, inside of it
+MOST_SERIES = 20  # of a sweep: a figure has a row of panels for each
 IMAGENET_EXAMPLES = 50_000  # of its validation set, by which it is known whatever its folder is called
 
 
@@ -111,7 +112,9 @@ def read_run(folder: pathlib.Path) -> Run:
     config = read_json(folder / "config.json")
     if not _is_config(config):
         raise UserError(f"{folder} holds no run, or its config.json is damaged")
-    metrics = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    metrics = []
+    if os.path.lexists(folder / "metrics.jsonl"):
+        metrics = read_metrics(folder / "metrics.jsonl", MOST_OF_METRICS)
     for record in metrics:
         if not _is_number(record.get("epoch")) or not all(
             name in record and (record[name] is None or _is_number(record[name])) for name in ("loss", "top1")
@@ -142,7 +145,8 @@ def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
         ]
         assert all(x is None or _is_number(x) for _, _, x, _, _ in variants)
         assert all(re.fullmatch(LABEL, label) for label, *_ in variants)
-        assert variants and len({label for label, *_ in variants}) == len(variants)
+        assert len({label for label, *_ in variants}) == len(variants) > 0
+        assert len(variants) <= MOST_VARIANTS and len({series for _, series, *_ in variants}) <= MOST_SERIES
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{folder / SWEEP_FILE} is damaged: start the sweep again, which writes it anew") from error
     turned = {"training.seed", *(field for *_, fields in variants for field in fields)}

@@ -76,7 +76,13 @@ def draw_learning_curves(study: Study) -> bytes:
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set_title(series, fontsize=10, loc="left")
             _dress(axes, "epoch", name)
-        panels[1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3)
+        for axes in panels:
+            if not axes.lines:
+                axes.text(0.5, 0.5, "nothing measured", color="#808080", ha="center", transform=axes.transAxes)
+        lines = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        if lines:
+            place = dict(loc="center left", bbox_to_anchor=(1, 0.5))
+            panels[1].legend(lines.values(), lines.keys(), frameon=False, fontsize=9, handlelength=3, **place)
     return png(figure)
 
 
@@ -121,7 +127,10 @@ def _draw_curve(axes: Axes, row: Row, split: str, value, style) -> None:
         return
     values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
     mean = values.mean(axis=0)
-    axes.plot(epochs, mean, color=style["color"], linestyle=style["linestyle"], linewidth=1.5, label=row.label)
+    # A single evaluation is a point, of which no line would show.
+    point = dict(marker=style["marker"], markersize=5) if len(epochs) == 1 else {}
+    shown = dict(color=style["color"], linestyle=style["linestyle"], linewidth=1.5, label=row.label)
+    axes.plot(epochs, mean, **shown, **point)
     if len(values) > 1:
         axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.12, linewidth=0)
 

@@ -45,6 +45,7 @@ class Experiment:
       preset: what the weights expect of an image, and what they say about it.
       config: all fields as the experiment has them, as JSON values.
       identity: returns what identifies the data, as `data.identity.identity` does.
+      data: sentences on what was found where: images, splits and classes.
     """
 
     model: nn.Module
@@ -73,6 +74,7 @@ class Experiment:
     preset: Preset
     config: dict[str, Any]
     identity: Callable[[], dict[str, Any]]
+    data: tuple[str, ...]
 
     def initial_state(self) -> TrainState:
         """Return the state before the first step, on every device.

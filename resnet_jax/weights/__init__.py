@@ -7,6 +7,8 @@ over N: its own steps then add variances that are smaller by (N - 1) / N.
 """
 
 import functools
+import math
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ Variables = dict[str, Any]
 
 # The kernel that sees the image, by kind of stem: its shape tells the channels of an image.
 FIRST_KERNELS = ("stem_conv/kernel", "stem_conv/conv1/kernel")
+# A checkpoint may hold so many values as these copies of the network's (parameters, momenta, averages), and others.
+COPIES, OTHERS = 8, 2**27
 HEAD = ("head/kernel", "head/bias")
 
 
@@ -90,53 +94,72 @@ def load_weights(
     CheckpointError if a run's checkpoint cannot be read, or keeps no averages.
     """
     name_of = functools.partial(torch_name, names=names_of(model))
-    found = arrays_of_run(file, names_of(model), average) if Path(file).is_dir() else arrays_of_file(file, average)
     own = arrays_of(shapes(model))
+    if Path(file).is_dir():
+        most = OTHERS + COPIES * sum(math.prod(array.shape) for array in own.values())
+        found = arrays_of_run(file, names_of(model), average, most)
+    else:
+        found = arrays_of_file(file, average)
     first, head = name_of(next(path for path in FIRST_KERNELS if path in own)), tuple(map(name_of, HEAD))
     if channels is None:
         stem = found.get(first)
         channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
-    wanted = {name_of(path): (path, array.shape) for path, array in arrays_of(shapes(model, channels)).items()}
-    if adapt:
-        by_name = {name: shape for name, (_, shape) in wanted.items()}
-        found = adapted(found, by_name, first, head, channels, jax.random.key(0) if key is None else key)
-
-    def advice(name):
-        fits = not adapt and name in (first, *head)
-        return "; adapt=True, or training.init_adapt in a config, makes it fit" if fits else ""
-
-    loaded = {}
-    for name, (path, shape) in wanted.items():
-        if name not in found:
-            raise DataError(f"{file} has no {name}: it belongs to another network{advice(name)}.")
-        array = from_torch(found.pop(name), name)
-        if array.shape != shape:
-            raise DataError(
-                f"{name} in {file} has the shape {array.shape} where the network has {shape}{advice(name)}."
-            )
-        loaded[path] = array.astype(np.float32)
-    left = sorted(name for name in found if not name.endswith("num_batches_tracked"))
-    if left:
-        raise DataError(
-            f"{file} has {left[0]}, which the network has not: it belongs to another network{advice(left[0])}."
-        )
+    paths = {name_of(path): path for path in own}
+    wanted = {name_of(path): array.shape for path, array in arrays_of(shapes(model, channels)).items()}
+    fitted = functools.partial(adapted, found, wanted, first, head, channels, jax.random.key(0) if key is None else key)
+    arrays = in_own_layout(fitted() if adapt else found)
+    if problem := misfit(file, arrays, wanted):
+        helps = not adapt and not misfit(file, in_own_layout(fitted()), wanted)
+        advice = "; adapt=True, or training.init_adapt in a config, makes it fit" if helps else ""
+        raise DataError(f"{problem}{advice}.")
+    loaded = {path: arrays[name].astype(np.float32) for name, path in paths.items()}
     return {kind: unflatten_dict(arrays, sep="/") for kind, arrays in by_kind(loaded).items()}
+
+
+def in_own_layout(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return arrays in Flax's layout, without torch's counters of batches."""
+    return {name: from_torch(array, name) for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
+
+
+def misfit(file: str | Path, arrays: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> str | None:
+    """Return in what the arrays of a file are not those that a network wants, or None."""
+    for name, shape in wanted.items():
+        if name not in arrays and (prefix := common_prefix(arrays, wanted)) is not None:
+            told = f"under the prefix {prefix!r}, which is not read"
+            return f"{file} has its arrays {told}: save the network's arrays alone, without it"
+        if name not in arrays:
+            return f"{file} has no {name}: it belongs to another network"
+        if arrays[name].shape != shape:
+            return f"{name} in {file} has the shape {arrays[name].shape} where the network has {shape}"
+    left = sorted(arrays.keys() - wanted.keys())
+    return f"{file} has {left[0]}, which the network has not: it belongs to another network" if left else None
+
+
+def common_prefix(arrays: Iterable[str], wanted: Collection[str]) -> str | None:
+    """Return what stands before most of the wanted names among those of a file, or None."""
+    names = set(arrays)
+    last = max(wanted, key=len)
+    prefixes = sorted(name.removesuffix(last) for name in names if name.endswith(f".{last}"))
+    return next((p for p in prefixes if 2 * sum(p + name in names for name in wanted) > len(wanted)), None)
 
 
 def arrays_of_file(file: str | Path, average: bool) -> dict[str, np.ndarray]:
     """Return the arrays of a file under torchvision's names and in torch's layout."""
     if average:
-        raise DataError(f"{file} is no run, and holds no moving averages: do not ask for them.")
+        raise DataError(
+            f"moving averages are taken from runs alone, and {file} is none: leave them out (--average, average=True, "
+            "training.init_average), or save those that it holds as weights of their own."
+        )
     return {torchvision_name(name): array for name, array in read_arrays(local_file(file)).items()}
 
 
-def arrays_of_run(folder: str | Path, names: Names, average: bool) -> dict[str, np.ndarray]:
+def arrays_of_run(folder: str | Path, names: Names, average: bool, most: int) -> dict[str, np.ndarray]:
     """Return the arrays of a run, or of one of its checkpoints, under a network's names and in torch's layout.
 
-    What has none among these names keeps its own.
+    What has none among these names keeps its own. The checkpoint may hold at most so many values.
     """
     named = {}
-    for path, array in arrays_of(read_variables(folder, average)).items():
+    for path, array in arrays_of(read_variables(folder, average, most)).items():
         try:
             name = torch_name(path, names)
             named[name] = to_torch(array, name)

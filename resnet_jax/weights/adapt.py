@@ -31,11 +31,11 @@ def adapted(
     """
     weight, bias = head
     fitted = dict(found)
-    if first in found and found[first].ndim == 4:
+    if first in found and found[first].ndim == 4 and found[first].shape[1]:
         fitted[first] = adapt_kernel(found[first], channels)
     if weight not in shapes:
         fitted = {name: array for name, array in fitted.items() if name not in head}
-    elif weight not in found or len(found[weight]) != shapes[weight][1]:
+    elif weight not in found or found[weight].shape[:1] != shapes[weight][1:]:
         new = new_head(*shapes[weight], key)
         fitted |= {weight: new["weight"], bias: new["bias"]}
     return fitted

@@ -18,6 +18,10 @@ import numpy as np
 import safetensors
 
 from resnet_jax.errors import DataError
+from resnet_jax.printable import printable
+from resnet_jax.reading import read_file
+
+LARGEST = 2**34  # bytes
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 BFLOAT16 = "bf2"  # numpy has no such type; the others are numpy's codes without the byte order
@@ -91,9 +95,9 @@ def read_arrays(file: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"there is no weights file {file}: check the name.")
     try:
-        data = path.read_bytes()
+        data = read_file(path, LARGEST)
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}): check its permissions.") from error
+        raise DataError(f"{file} cannot be read ({error.strerror}): mend that, or get it once more.") from error
     try:
         return renamed(parsed(data, path.suffix == ".safetensors"))
     except Refused as refusal:
@@ -136,8 +140,10 @@ def from_zip(data: bytes) -> dict[str, np.ndarray]:
     """Return the arrays of torch's zip format: NAME/data.pkl beside the storages NAME/data/KEY, none compressed."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {member.filename: member for member in archive.infolist()}
+        if any(name.endswith("/constants.pkl") or "/code/" in name for name in members):
+            raise Refused("is a TorchScript program: save its state_dict() with torch.save and read that.")
         if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members.values()):
-            raise Refused("is a compressed zip archive, which torch never writes: unpack it, or get the torch file.")
+            raise Refused("is a compressed zip archive, as torch.save writes none: unpack it, or get torch's file.")
         if sum(member.file_size for member in members.values()) > len(data):
             raise ValueError("the members are larger than the file")
         root = next((name.removesuffix("data.pkl") for name in members if re.fullmatch("[^/]*/data.pkl", name)), None)
@@ -292,7 +298,21 @@ def arrays_of(tensors: dict[str, Tensor], raw: Callable[[Storage], bytes], order
         flat[storage] = decoded(raw(storage), storage.code, order)
         if flat[storage].size != storage.numel:
             raise ValueError("a storage has another length than its tensors expect")
+    if repeating := [name for name, tensor in tensors.items() if repeats(flat[tensor.storage], tensor)]:
+        raise Refused(
+            f"holds {printable(repeating[0])} as an expanded tensor, whose values repeat and are kept once: save its "
+            "clone() and read that."
+        )
     return {name: view(flat[tensor.storage], tensor) for name, tensor in tensors.items()}
+
+
+def repeats(flat: np.ndarray, tensor: Tensor) -> bool:
+    """Return whether a tensor has more values than its storage because some are the same in memory."""
+    sizes, steps = tensor.size, tensor.stride
+    if not all(type(number) is int and 0 <= number < 2**60 for number in (tensor.offset, *sizes, *steps)):
+        return False
+    inside = tensor.offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=False)) < flat.size
+    return inside and len(sizes) == len(steps) and 0 < flat.size < math.prod(sizes)
 
 
 def view(flat: np.ndarray, tensor: Tensor) -> np.ndarray:
@@ -337,8 +357,3 @@ def renamed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if len(set(names)) < len(names):
         raise Refused("has an array twice, under an old and a new name: remove one of them.")
     return dict(zip(names, arrays.values(), strict=True))
-
-
-def printable(text: object) -> str:
-    """Return text of a file as one short line."""
-    return "".join(character for character in str(text)[:100] if character.isprintable())

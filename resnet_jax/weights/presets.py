@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib.resources
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,15 @@ import safetensors
 
 from resnet_jax.errors import ConfigError, DataError, nearest
 from resnet_jax.models.registry import create_model
+from resnet_jax.printable import printable
+from resnet_jax.reading import read_file
 
 RUN_FILE = "preset.json"
 METADATA = "preset"  # the name of a preset in the header of a safetensors file
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+LARGEST = 2**24  # bytes of a run's preset
+LONGEST_NAME = 100  # characters of a network's name
+MOST_BLOCKS = 1000  # of a network of somebody else's preset: ResNet-1202 has 600
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -102,15 +109,16 @@ def named(name: str) -> Preset:
 
 
 def of_weights(weights: str | Path) -> Preset | None:
-    """Return the preset of weights: of a run's folder, of a preset's name, of a Hub name, or of a file by its hash.
+    """Return the preset of weights: of a run or its checkpoint, of a preset's or a Hub name, or of a file by its hash.
 
     Published files carry the first digits of their hash in their names, as resnet50-0676ba61.pth does, so that one is
     known wherever it lies. None where nothing is known.
 
     Raises DataError if the preset of a run is damaged.
     """
-    if (Path(weights) / RUN_FILE).is_file():
-        return _of_run(Path(weights) / RUN_FILE)
+    for folder in (Path(weights), run_folder(weights)):
+        if folder is not None and os.path.lexists(folder / RUN_FILE):
+            return _of_run(folder / RUN_FILE)
     if (text := _written_in(Path(weights))) is not None:
         try:
             return _read(text)
@@ -123,12 +131,13 @@ def of_weights(weights: str | Path) -> Preset | None:
     return next((preset for preset in presets().values() if digits and preset.file.endswith(digits[0])), None)
 
 
-def run_folder(run: str | Path) -> Path | None:
+def run_folder(path: str | Path) -> Path | None:
     """Return the folder of a run, also where one of its checkpoints is named; None where no folder is named."""
-    path = Path(run)
+    path = Path(path)
     if not path.is_dir():
         return None
-    return path.parent.parent if path.parent.name == "checkpoints" else path
+    absolute = path.absolute()
+    return absolute.parents[1] if absolute.parent.name == "checkpoints" else path
 
 
 def _written_in(file: Path) -> str | None:
@@ -143,24 +152,65 @@ def _written_in(file: Path) -> str | None:
 
 
 def _of_run(file: Path) -> Preset:
+    """Return the preset that a run has written, or somebody who says so."""
     try:
-        return _read(file.read_text())
+        return _read(read_file(file, LARGEST))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} is damaged: start the run's training command once more, which writes it.") from error
+        raise DataError(
+            f"{file} is damaged ({error}): start the run's training command once more, which writes it."
+        ) from error
 
 
-def _read(text: str) -> Preset:
-    """Return the preset that `Preset.write` has written. Raises ValueError if the text is none."""
+def _read(text: str | bytes) -> Preset:
+    """Return the preset that `Preset.write` has written, or somebody who says so. Raises ValueError if it is none."""
     try:
         fields = json.loads(text)
-        fields |= {name: tuple(fields[name]) for name in ("classes", "mean", "std")}
-        fields["classes"] = tuple(imagenet_classes().get(name, name) for name in fields["classes"])
-        fields["overrides"] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in fields["overrides"].items()
-        }
-        return Preset(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("not a preset") from error
+        lists = {name: tuple(fields[name]) for name in ("classes", "mean", "std")}
+        classes = tuple(imagenet_classes().get(name, name) for name in lists["classes"])
+        overrides = {name: _tupled(value) for name, value in fields["overrides"].items()}
+        preset = Preset(**fields | lists | {"classes": classes, "overrides": overrides})
+        checked(preset)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    return preset
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+
+
+def checked(preset: Preset) -> None:
+    """Raise ValueError, which names the field, unless a preset's fields have values of their kind that can be used."""
+
+    def number(value, least, most):
+        return type(value) in (int, float) and least <= value <= most
+
+    texts = ("name", "network", "dataset", "weights", "source")
+    sound = {name: type(getattr(preset, name)) is str for name in texts}
+    sound |= {name: type(size := getattr(preset, name)) is int and 1 <= size <= 8192 for name in ("resize", "size")}
+    sound["mean"] = len(preset.mean) in (1, 3) and all(number(value, -1e6, 1e6) for value in preset.mean)
+    sound["std"] = len(preset.std) in (1, 3) and all(number(value, 1e-6, 1e6) for value in preset.std)
+    sound["interpolation"] = preset.interpolation in INTERPOLATIONS
+    sound["classes"] = all(type(label) is str for label in preset.classes)
+    sound |= {name: (top := getattr(preset, name)) is None or number(top, 0, 1) for name in ("top1", "top5")}
+    if odd := [name for name, is_sound in sound.items() if not is_sound]:
+        raise ValueError(f"{odd[0]} has a value that it cannot have")
+    registered = create_model(preset.network[:LONGEST_NAME])
+    for name, value in preset.overrides.items():
+        kind = type(getattr(registered, name, None))
+        if not (type(value) is kind or (kind, type(value)) == (float, int) or kind is type(None)) or not small(value):
+            raise ValueError(f"the network's field {printable(name)} has a value that it cannot have")
+    model = create_model(preset.network, **preset.overrides)
+    blocks = sum(getattr(model, "stage_sizes", None) or model.block_sizes)
+    if blocks > MOST_BLOCKS:
+        raise ValueError(f"its network has {blocks:,} blocks, where {MOST_BLOCKS:,} are allowed")
+
+
+def small(value: Any) -> bool:
+    """Return whether a field's value is text or made of numbers that are not huge."""
+    if isinstance(value, tuple):
+        return len(value) <= 100 and all(type(each) in (int, float) and small(each) for each in value)
+    return type(value) is str or (isinstance(value, int | float) and abs(value) <= 10**5)
 
 
 def default(network: str) -> Preset:

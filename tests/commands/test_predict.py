@@ -208,3 +208,14 @@ def test_a_run_without_a_checkpoint_is_told(digits_run, photo, tmp_path, capsys)
     (tmp_path / "checkpoints").mkdir()
     assert main(["predict", photo, f"--weights={tmp_path}"]) == 2
     assert "it holds no checkpoint" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_a_run_is_of_the_runs_network_and_classes(digits_run, photo, tmp_path, capsys):
+    run, _ = digits_run
+    [*_, checkpoint] = sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    said = []
+    for weights in (run, checkpoint):
+        assert main(["predict", photo, f"--weights={weights}", "--format=json"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert main(["convert", str(checkpoint), str(tmp_path / "step.safetensors")]) == 0

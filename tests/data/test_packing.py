@@ -354,8 +354,11 @@ def test_the_command_tells_what_it_packed_and_what_not(tmp_path, capsys):
     assert command.main(["pack", str(tmp_path), str(tmp_path / "out"), "--workers", "1"]) == 0
     said = capsys.readouterr().out
     assert "train: 2 of 3 images in 1 shards" in said
-    assert "1 left out, since they can not be decoded" in said and r"cat/\x1b[2J.jpg" in said and "\x1b[2J" not in said
-    assert "'cat/b.jpg': is a PNG file" in said
+    assert "1 left out, since they cannot be read" in said and r"train/cat/\x1b[2J.jpg" in said
+    assert "\x1b[2J" not in said
+    assert "train/cat/b.jpg: is a PNG file" in said
+    assert f"Data: train on the 3 images in {tmp_path / 'train'}, evaluate on the 3 images in" in said
+    assert said.index("Data: ") < said.index("train: 2 of 3")
     assert f"--config.data.source=records --config.data.path={tmp_path / 'out'}" in said
 
 

@@ -1,12 +1,16 @@
+import collections
+import errno
 import functools
 import gzip
 import hashlib
 import http.server
 import io
 import json
+import os
 import pathlib
 import pickle
 import runpy
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,6 +23,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax.data.sources import official, open_dataset
+from resnet_jax.data.sources.dataset import share
 from resnet_jax.errors import DataError
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -387,7 +392,7 @@ def write_image_folder(root, test="val", test_classes=("cat", "dog")):
         write((root / name).parent, {pathlib.Path(name).name: content})
 
 
-@pytest.mark.parametrize("test", ["val", "validation", "test"])
+@pytest.mark.parametrize("test", ["val", "valid", "validation", "test"])
 def test_folder_gives_files_in_the_order_of_classes_and_names(tmp_path, test):
     write_image_folder(tmp_path, test)
     dataset = open_32("folder", str(tmp_path))
@@ -415,7 +420,7 @@ def test_folder_that_does_not_exist_is_named(tmp_path):
 
 def test_folder_without_splits_is_refused(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match=r"must hold train/ and val/ \(or validation/, or test/\)"):
+    with pytest.raises(DataError, match=r"must hold train/ and val/ \(or valid/, validation/, test/\).*it holds train"):
         open_32("folder", str(tmp_path))
 
 
@@ -437,6 +442,122 @@ def test_folder_whose_splits_differ_in_classes_is_refused(tmp_path):
     write_image_folder(tmp_path, test_classes=("cat", "dog", "horse"))
     with pytest.raises(DataError, match="only in one: horse"):
         open_32("folder", str(tmp_path))
+
+
+def paths(split):
+    return [split.name(i) for i in range(len(split))]
+
+
+def test_folder_takes_valid_and_not_test_to_select_checkpoints_by(tmp_path):
+    write_image_folder(tmp_path, "test")
+    write_image_folder(tmp_path, "valid")
+    dataset = open_32("folder", str(tmp_path))
+    assert paths(dataset.test) == ["valid/cat/0.webp", "valid/dog/0.webp"]
+    assert dataset.description == (
+        f"Data: train on the 3 images in {tmp_path / 'train'}, evaluate on the 2 images in {tmp_path / 'valid'}; "
+        "2 classes.",
+    )
+
+
+def test_folder_with_two_validation_splits_is_refused(tmp_path):
+    write_image_folder(tmp_path, "val")
+    write_image_folder(tmp_path, "valid")
+    with pytest.raises(DataError, match="holds val, valid, any of which may be for validation: keep one"):
+        open_32("folder", str(tmp_path))
+
+
+def test_folder_reads_nothing_of_hidden_folders_inside_a_class(tmp_path):
+    write_image_folder(tmp_path)
+    before = paths(open_32("folder", str(tmp_path)).train)
+    write(tmp_path / "train" / "dog" / ".ipynb_checkpoints", {"a-checkpoint.jpg": b"copy"})
+    assert paths(open_32("folder", str(tmp_path)).train) == before
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../cat", "../../.."])
+def test_folder_counts_no_image_twice_through_links_that_lead_up_or_to_another_class(tmp_path, target):
+    root = tmp_path / "deep" / "data"
+    write_image_folder(root)
+    before = paths(open_32("folder", str(root)).train)
+    (root / "train" / "dog" / "deep").mkdir()
+    (root / "train" / "dog" / "link").symlink_to(target)
+    (root / "train" / "dog" / "deep" / "up").symlink_to("..")
+    dataset = open_32("folder", str(root))
+    assert paths(dataset.train) == before
+    assert "dog/link" in dataset.description[1] and "dog/deep/up" in dataset.description[1]
+
+
+def test_folder_follows_links_to_folders_elsewhere_each_once_in_a_class(tmp_path):
+    write_image_folder(tmp_path / "data")
+    write(tmp_path / "elsewhere", {"y.jpg": b"more"})
+    for name in ("first", "second"):
+        (tmp_path / "data" / "train" / "dog" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "data" / "train" / "dog")
+    found = paths(open_32("folder", str(tmp_path / "data")).train)
+    assert found == ["train/cat/deep/z.jpeg", "train/dog/a.PNG", "train/dog/b.jpg", "train/dog/first/y.jpg"]
+
+
+def test_folder_whose_class_is_a_link_that_leads_nowhere_is_refused(tmp_path):
+    write_image_folder(tmp_path)
+    (tmp_path / "train" / "bird").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match="lead nowhere: bird"):
+        open_32("folder", str(tmp_path))
+
+
+def test_folder_of_a_class_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    write_image_folder(tmp_path)
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("train/dog"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"train/dog cannot be read \(Permission denied\)"):
+        open_32("folder", str(tmp_path))
+
+
+def test_folder_with_a_validation_split_alone_has_nothing_to_train_on(tmp_path):
+    write_image_folder(tmp_path)
+    shutil.rmtree(tmp_path / "train")
+    dataset = open_32("folder", str(tmp_path))
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (0, 2, ("cat", "dog"))
+    assert dataset.description == (f"Data: evaluate on the 2 images in {tmp_path / 'val'}; 2 classes.",)
+
+
+@pytest.mark.parametrize("source", ["tfds:mnist", "tfds:gs://bucket/mnist"])
+def test_tfds_at_an_address_is_refused_in_a_sentence(source):
+    with pytest.raises(DataError, match=r"gs://bucket/\w+ is an address: copy the data set"):
+        open_32(source, None if "gs:" in source else "gs://bucket/data")
+
+
+# A share of the training examples
+
+
+@pytest.mark.parametrize("fraction, count", [(1.0, 1438), (0.5, 719), (0.1, 144), (1e-9, 1)])
+def test_a_share_of_the_examples_is_that_many_of_them_in_their_order(fraction, count):
+    whole = open_32("digits").train
+    part = share(whole, fraction, 0)
+    assert len(part) == len(part.images) == count
+    by_content = {image.tobytes(): number for number, image in enumerate(whole.images)}
+    numbers = [by_content[image.tobytes()] for image in part.images]
+    assert numbers == sorted(numbers)
+    np.testing.assert_array_equal(part.labels, whole.labels[numbers])
+
+
+def test_a_share_is_drawn_by_the_seed_and_lies_in_every_larger_one(tmp_path):
+    for number in range(200):
+        write(tmp_path / "train" / "ab"[number % 2], {f"{number}.jpg": b""})
+    write(tmp_path / "val" / "a", {"0.jpg": b""})
+    write(tmp_path / "val" / "b", {"0.jpg": b""})
+    split = open_32("folder", str(tmp_path)).train
+    quarter, half = (pickle.loads(pickle.dumps(share(split, fraction, 3))) for fraction in (0.25, 0.5))
+    assert set(paths(quarter)) < set(paths(half)) < set(paths(split)) and len(half) == 100
+    assert paths(share(split, 0.25, 3)) == paths(quarter) != paths(share(split, 0.25, 4))
+    assert [quarter[i] for i in range(50)] == [(b"", int("/b/" in name)) for name in paths(quarter)]
+    # By even chance: of 1,000 shares of a tenth, each example is in about 100, with a deviation of 9.5.
+    counts = collections.Counter(name for seed in range(1000) for name in paths(share(split, 0.1, seed)))
+    assert len(counts) == 200 and all(50 < count < 150 for count in counts.values())
 
 
 # TensorFlow Datasets

@@ -1,10 +1,15 @@
+import base64
+import io
 import json
 import pathlib
 import re
+import shutil
 
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import pytest
+from PIL import Image
 
 from resnet_jax.__main__ import main
 from resnet_jax.config import default_config, to_dict
@@ -12,7 +17,8 @@ from resnet_jax.errors import UserError
 from resnet_jax.report.document import Heading, Table, Text, to_html, to_markdown
 from resnet_jax.report.page import page
 from resnet_jax.report.published import read_published
-from resnet_jax.report.runs import find
+from resnet_jax.report.runs import Row, Study, find, read_run
+from resnet_jax.report.studies import draw_learning_curves
 
 TOP1 = {"plain-20": (0.90, 0.91, 0.92), "residual-20": (0.91, 0.9125, 0.915)}
 
@@ -129,6 +135,45 @@ def test_the_imagenet_table_has_a_row_for_each_published_result_and_ours_beside_
     assert {row.key for row in read_published() if row.dataset == "imagenet"} <= set(rows)
 
 
+def test_a_report_has_no_published_table_of_data_that_no_run_is_of(tmp_path, capsys):
+    write_run(tmp_path / "r", source="digits")
+    assert main(["report", str(tmp_path)]) == 0
+    assert "top-1" not in capsys.readouterr().out.lower().replace("top-1 error", "")
+
+
+def test_sweeps_of_one_name_in_two_folders_have_figures_of_their_own(sweep, tmp_path, capsys):
+    shutil.copytree(sweep, tmp_path / "elsewhere" / sweep.name)
+    for file in (tmp_path / "elsewhere").rglob("summary.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"top1": 0.5}))
+    out = tmp_path / "page.html"
+    assert main(["report", str(sweep), str(tmp_path / "elsewhere"), f"--out={out}"]) == 0
+    linked = re.findall(r"\]\((\S+)\)", out.with_suffix(".md").read_text())
+    assert len(set(linked)) == len(linked) == 4
+    shown = re.findall('base64,([^"]+)', out.read_text())
+    assert [base64.b64decode(picture) for picture in shown] == [(tmp_path / file).read_bytes() for file in linked]
+
+
+def test_the_curves_of_a_run_with_one_evaluation_show_it(tmp_path):
+    write_run(tmp_path / "r")
+    records = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    once = [next(record for record in records if record["split"] == split) for split in ("train", "test")]
+    (tmp_path / "r" / "metrics.jsonl").write_text(
+        "".join(json.dumps(record | {"epoch": 1.0}) + "\n" for record in once)
+    )
+    run = read_run(tmp_path / "r")
+    shown = Study(tmp_path, "", "", "", "", "", [Row("r", "digits", None, "", [run])])
+    with_points = np.asarray(Image.open(io.BytesIO(draw_learning_curves(shown))).convert("RGB"), int)
+    blue = np.abs(with_points - (0x1B, 0x4F, 0x8A)).sum(-1) < 30
+    half = blue.shape[1] // 2
+    assert blue[:, :half].sum() > 30 < blue[:, half : half + 400].sum()
+
+
+def test_one_figure_is_one(tmp_path, capsys):
+    write_run(tmp_path / "r")
+    assert main(["report", str(tmp_path / "r"), f"--out={tmp_path / 'page.html'}"]) == 0
+    assert "page.md and 1 figure are written." in capsys.readouterr().out
+
+
 def test_measurements_are_drawn_from_their_records_and_damaged_ones_named(tmp_path, capsys):
     write_run(tmp_path / "run")
     (tmp_path / "run" / "analysis").mkdir()
@@ -174,7 +219,7 @@ def test_wrong_use_is_told_in_a_sentence(arguments, said, tmp_path, monkeypatch,
 def test_texts_are_escaped():
     parts = [Heading("<b>", 1), Text("a & b"), Table(("x", "#y"), [("<i>|", "1")])]
     assert "<b>" not in to_html(parts, "t") and "&lt;i&gt;|" in to_html(parts, "t")
-    assert "<i>\\|" in to_markdown(parts, "")
+    assert "&lt;i>\\|" in to_markdown(parts, "") and "<" not in to_markdown(parts, "")
 
 
 JSON = st.recursive(

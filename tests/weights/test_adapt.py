@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from resnet_jax import load_weights, save_weights
 from resnet_jax.checkpoints import Checkpoints
@@ -207,7 +208,37 @@ def test_a_run_without_a_readable_checkpoint_is_refused(tmp_path):
         load_weights(MODEL, tmp_path)
 
 
-def test_a_file_has_no_moving_averages(tmp_path):
+@pytest.mark.parametrize("holder", ["state_dict", "model_ema"])
+def test_moving_averages_are_asked_of_runs_alone(tmp_path, holder):
     save_weights(MODEL, filled(MODEL), tmp_path / "weights.safetensors")
-    with pytest.raises(DataError, match="no moving averages"):
-        load_weights(MODEL, tmp_path / "weights.safetensors", average=True)
+    arrays = safetensors.numpy.load_file(tmp_path / "weights.safetensors")
+    safetensors.numpy.save_file({f"{holder}.{name}": a for name, a in arrays.items()}, tmp_path / "both.safetensors")
+    with pytest.raises(
+        DataError, match=r"averages are taken from runs alone, and .* is none: leave them out"
+    ) as refused:
+        load_weights(MODEL, tmp_path / "both.safetensors", average=True)
+    assert "holds no" not in str(refused.value)
+
+
+def test_adaptation_is_advised_only_where_it_makes_the_weights_fit(saved, tmp_path):
+    name, model, _, file = saved
+    wider = model.clone(num_classes=7, **({"growth_rate": 8} if name == "densenet" else {"stage_widths": (16,)}))
+    with pytest.raises(DataError) as refused:
+        load_weights(wider, file)
+    assert "adapt=True" not in str(refused.value)
+    with pytest.raises(DataError):
+        load_weights(wider, file, adapt=True)
+    other_stem = model.clone(stem="imagenet") if name != "deep" else model.clone(stem_hidden=(8, 4))
+    with pytest.raises(DataError) as refused:
+        load_weights(other_stem, file)
+    assert "adapt=True" not in str(refused.value)
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "encoder_q.0."])
+def test_arrays_under_a_prefix_are_told_by_it_and_not_as_another_network(saved, tmp_path, prefix):
+    _, model, _, file = saved
+    arrays = {prefix + name: array for name, array in safetensors.numpy.load_file(file).items()}
+    safetensors.numpy.save_file(arrays | {"queue": np.zeros(3, np.float32)}, tmp_path / "prefixed.safetensors")
+    with pytest.raises(DataError, match=f"has its arrays under the prefix '{prefix}', which is not read") as refused:
+        load_weights(model, tmp_path / "prefixed.safetensors")
+    assert "another network" not in str(refused.value)

@@ -1,6 +1,7 @@
 """ImageNet's official archives as they are: the images of ILSVRC2012 read out of their tar files, without unpacking."""
 
 import dataclasses
+import errno
 import io
 import os
 import pathlib
@@ -38,7 +39,10 @@ class Members:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         with open(self.archive, "rb") as file:
             file.seek(self.offsets[index])
-            return file.read(self.sizes[index]), int(self.labels[index])
+            content = file.read(self.sizes[index])
+        if len(content) < self.sizes[index]:
+            raise OSError(errno.EIO, f"{self.archive} was cut off while it was in use")
+        return content, int(self.labels[index])
 
     def name(self, index: int) -> str:
         """The member's name, below the folder of its class in training."""
@@ -74,7 +78,8 @@ def open_archives(path: str | None) -> Dataset:
         images = sorted(members(file, root / VALIDATION))
     labels = validation_labels(root, classes, [name for name, _, _ in images])
     test = sorted(zip(labels, images, strict=True))
-    return Dataset(split(root / TRAIN, train), split(root / VALIDATION, test), classes, IMAGENET_MEAN, IMAGENET_STD)
+    splits = split(root / TRAIN, train), split(root / VALIDATION, test)
+    return Dataset(*splits, classes, IMAGENET_MEAN, IMAGENET_STD, (f"{root / TRAIN}", f"{root / VALIDATION}"))
 
 
 def split(archive: pathlib.Path, labelled: list[tuple[int, Place]]) -> Members:

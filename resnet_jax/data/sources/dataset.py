@@ -1,10 +1,14 @@
 """What every source gives: a training and a test split with random access, class names and channel statistics."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Int64, UInt8
+
+from resnet_jax.errors import DataError
+from resnet_jax.printable import printable
 
 # Of the ILSVRC2012 training images scaled to 0..1, as in torchvision's reference training; every source without
 # published statistics of its own uses them.
@@ -29,6 +33,27 @@ class Split(Protocol):
         ...
 
 
+def example(split: Split, index: int) -> tuple[np.ndarray | bytes, int]:
+    """Return `split[index]`. Raises DataError, without the example's name, where its file cannot be read."""
+    try:
+        return split[index]
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{reason[0].lower()}{reason[1:]}; restore the file, or remove it from the data.") from error
+
+
+def transformed(split: Split, index: int, transform: Callable[..., np.ndarray], *rest: Any) -> tuple[np.ndarray, int]:
+    """Return `transform(image, *rest)` of an example, and its label.
+
+    Raises DataError, with the example's name, where it cannot be read or decoded.
+    """
+    try:
+        image, label = example(split, index)
+        return transform(image, *rest), label
+    except DataError as error:
+        raise DataError(f"{split.name(index)} cannot be read: {error}") from error
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
     """A split that fits into memory."""
@@ -48,15 +73,50 @@ class Arrays:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Some examples of a split."""
+
+    split: Split
+    indices: Int64[np.ndarray, " examples"]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray | bytes, int]:
+        return self.split[int(self.indices[index])]
+
+    def name(self, index: int) -> str:
+        """The example's name in the split."""
+        return self.split.name(int(self.indices[index]))
+
+
+def share(split: Split, fraction: float, seed: int) -> Split:
+    """Return a random share of a split's examples, in their order, and at least one of them.
+
+    Every example has the same chance, whatever its class. The same seed draws the same examples, and with a larger
+    fraction these and more.
+    """
+    if not len(split):
+        return split
+    drawn = np.random.Generator(np.random.Philox(key=[seed, 2**62])).permutation(len(split))
+    indices = np.sort(drawn[: max(1, round(fraction * len(split)))])
+    if isinstance(split, Arrays):
+        return Arrays(split.images[indices], split.labels[indices])
+    return Part(split, indices)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Two splits and what one must know to normalise their images and to name their labels.
 
     Attributes:
-      train: what training draws from.
+      train: what training draws from; empty where there are only examples to evaluate on.
       test: what evaluation counts; called validation in some data sets.
       classes: the name of each label.
       mean: per channel, of training images scaled to 0..1.
       std: likewise.
+      places: where each split was found, for the user to read.
+      skipped: what was found and not read, for the user to read.
     """
 
     train: Split
@@ -64,3 +124,13 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    places: tuple[str, str] = ("the training split", "the test split")
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> tuple[str, ...]:
+        """What was found, in sentences: each split with its place, its number of images and of classes."""
+        found = zip(("train on", "evaluate on"), (self.train, self.test), self.places, strict=True)
+        parts = [f"{what} the {len(split):,} images in {place}" for what, split, place in found if len(split)]
+        lines = [f"Data: {', '.join(parts)}; {len(self.classes):,} classes.", *self.skipped]
+        return tuple(printable(line, 500) for line in lines)

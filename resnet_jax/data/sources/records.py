@@ -18,9 +18,11 @@ from jaxtyping import Int32
 
 from resnet_jax.data.sources.dataset import Dataset
 from resnet_jax.errors import DataError
+from resnet_jax.reading import read_file
 
 INDEX = "index.json"
 FORMAT = 1  # of the index and of all that it names
+MOST_OF_AN_INDEX = 2**30  # bytes, with a million broken images in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Packed:
         return load(self.folder / f"{self.split}-labels.npy", (sum(self.counts),), np.int32)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels) if self.counts else 0
 
     def name(self, index: int) -> str:
         """The name that the example had where it was packed from."""
@@ -138,10 +140,11 @@ def open_records(path: str | None) -> Dataset:
         check_size(folder / file["file"], file["bytes"])
 
     def split(name: str) -> Packed:
-        shards = index["splits"][name]["shards"]
+        shards = index["splits"].get(name, {"shards": []})["shards"]  # without train, it can only be evaluated on
         return kind(folder, name, *(tuple(shard[key] for shard in shards) for key in ("file", "examples")))
 
-    return Dataset(split("train"), split("test"), *(tuple(index[key]) for key in ("classes", "mean", "std")))
+    described = (tuple(index[key]) for key in ("classes", "mean", "std"))
+    return Dataset(split("train"), split("test"), *described, (f"{folder}, split train", f"{folder}, split test"))
 
 
 def read_index(folder: pathlib.Path) -> dict:
@@ -149,7 +152,7 @@ def read_index(folder: pathlib.Path) -> dict:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}: set data.path to one that `python -m resnet_jax pack` wrote.")
     try:
-        index = json.loads((folder / INDEX).read_text())
+        index = json.loads(read_file(folder / INDEX, MOST_OF_AN_INDEX))
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} has no {INDEX}: it is not packed, or not to the end; the `python -m resnet_jax pack` that began "
@@ -167,9 +170,10 @@ def read_index(folder: pathlib.Path) -> dict:
 def is_sound(index: Any) -> bool:
     """Return whether an index is such as `pack` writes, and names no file outside of its folder."""
     try:
-        shards = [shard for name in ("train", "test") for shard in index["splits"][name]["shards"]]
+        shards = [shard for split in index["splits"].values() for shard in split["shards"]]
         return (
             index["format"] == FORMAT
+            and {"test"} <= index["splits"].keys() <= {"train", "test"}
             and type(index["form"]["pixels"]) is bool
             and all(type(shard["examples"]) is int and shard["examples"] > 0 for shard in shards)
             and all(type(file["bytes"]) is int and type(file["sha256"]) is str for file in files_of(index))

@@ -1,5 +1,6 @@
 """Data sets of TensorFlow Datasets, read without TensorFlow from the array_record files that TFDS prepared."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -19,13 +20,17 @@ class Prepared:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        example = self.examples[index]
+        try:
+            example = self.examples[index]
+        except Exception as error:  # ArrayRecord raises what its C++ library says
+            raise DataError(f"TFDS cannot read it ({error}): prepare the data set again.") from error
         return example["image"], int(example["label"])
 
     def name(self, index: int) -> str:
         """The file's name where the data set keeps it, else the example's number."""
-        named = self.examples[index].get("file_name")
-        return os.fsdecode(named) if named else f"example {index}"
+        with contextlib.suppress(Exception):  # an example that cannot be read has no name either
+            return os.fsdecode(self.examples[index]["file_name"])
+        return f"example {index}"
 
 
 def open_tfds(name: str, path: str | None) -> Dataset:
@@ -39,6 +44,10 @@ def open_tfds(name: str, path: str | None) -> Dataset:
     Raises:
       DataError: the data set is unknown, not prepared as array_record, or not one of labelled images.
     """
+    for place in (path or "", name):
+        if "://" in place:
+            raise DataError(f"{place} is an address: copy the data set from there, and set data.path to its folder.")
+
     import tensorflow_datasets as tfds
 
     # A colon before what is no version is the config's: tfds:NAME:CONFIG reads better in a flag than a slash.
@@ -72,7 +81,8 @@ def open_tfds(name: str, path: str | None) -> Dataset:
         return Prepared(builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()}))
 
     try:
-        return Dataset(split("train"), split(test), tuple(label.names), IMAGENET_MEAN, IMAGENET_STD)
+        places = f"TFDS's split train of {name}", f"its split {test}"
+        return Dataset(split("train"), split(test), tuple(label.names), IMAGENET_MEAN, IMAGENET_STD, places)
     except NotImplementedError as error:
         raise DataError(
             f"{builder.data_dir} holds {name} in a format without random access: set data.path to another folder and "
