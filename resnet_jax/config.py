@@ -12,6 +12,7 @@ import json
 import math
 import operator
 import traceback
+import types
 import typing
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
@@ -150,6 +151,7 @@ def network_fields() -> ConfigDict:
     for network in dict.fromkeys(network for network, _ in NETWORKS.values()):
         for field in dataclasses.fields(network):
             kind = typing.get_origin(field.type) or field.type
+            kind = str if kind is types.UnionType and str in typing.get_args(field.type) else kind
             if kind in (int, float, bool, str, tuple) and field.name != "name":
                 fields[field.name] = placeholder(kind)
     return fields

@@ -14,7 +14,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from jaxtyping import install_import_hook
 
-SHAPED = ("analysis", "models", "training", "weights", "data.augment", "data.pipeline")
+SHAPED = ("analysis", "models", "ops", "training", "weights", "data.augment", "data.pipeline")
 install_import_hook([f"resnet_jax.{package}" for package in SHAPED], "beartype.beartype")
 
 import pytest  # noqa: E402

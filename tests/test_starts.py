@@ -232,8 +232,8 @@ def test_an_evaluation_takes_the_runs_own_fields_for_those_that_were_forgotten(f
     arguments = ["main.py", "--config=configs/digits.py", f"--workdir={finished}", "--mode=eval"]
     assert command.main(arguments) == 0
     assert "on 359 examples after 2 steps" in capsys.readouterr().out
-    assert command.main([*arguments, "--config.model.overrides.stem_width=16"]) == 2
-    assert "model.overrides.stem_width is 8 there and 16 now" in capsys.readouterr().err
+    assert command.main([*arguments, "--config.model.overrides.stem_width=4"]) == 2
+    assert "model.overrides.stem_width is 8 there and 4 now" in capsys.readouterr().err
 
 
 def test_the_config_of_a_run_is_read_back_as_it_was(finished):

@@ -159,6 +159,6 @@ def _flip(x, scale, pooling):
 
 
 @jax.jit
-def recompute(*arrays: Array) -> tuple[Array, ...]:
+def recompute(*arrays: Array | None) -> tuple[Array | None, ...]:
     """Return the arrays as if they were others: a GPU's XLA then computes from them what it would otherwise keep."""
     return lax.platform_dependent(arrays, cpu=tuple, tpu=tuple, default=lax.optimization_barrier)

@@ -317,8 +317,8 @@ def test_a_mean_many_times_the_deviation_loses_nothing_of_float32(path, ratio, i
     E[x^2] - E[x]^2 has an error of 100 deviations at a ratio of 3000.
     """
     random, fields = np.random.default_rng(0), PATHS[path]
-    x = np.asarray(0.1 * (ratio + random.normal(size=(6, 9, 8, 5))), np.float32)
-    scale, bias = (np.asarray(random.normal(size=5), np.float32) for _ in range(2))
+    x = jnp.asarray(0.1 * (ratio + random.normal(size=(6, 9, 8, 5))), jnp.float32)
+    scale, bias = (jnp.asarray(random.normal(size=5), jnp.float32) for _ in range(2))
     axes = fields.get("axes")
 
     def measured(function, x, scale, bias, share):
@@ -332,7 +332,7 @@ def test_a_mean_many_times_the_deviation_loses_nothing_of_float32(path, ratio, i
 
     normal = functools.partial(normalize, implementation=implementation, **fields)
     shape = jax.eval_shape(lambda x: by_the_equation(x, scale, bias, True, fields.get("pooling"))[0], x).shape
-    share = np.asarray(weights(jnp.zeros(shape)))
+    share = weights(jnp.zeros(shape))
     if axes:
         parts = (each.reshape(3, 2, *each.shape[1:]) for each in (x, share))
         one = jax.vmap(lambda x, share: measured(normal, x, scale, bias, share), axis_name=axes)
@@ -341,7 +341,7 @@ def test_a_mean_many_times_the_deviation_loses_nothing_of_float32(path, ratio, i
     else:
         found = measured(normal, x, scale, bias, share)
     with jax.enable_x64(True):
-        wide = (np.asarray(each, np.float64) for each in (x, scale, bias, share))
+        wide = (jnp.asarray(np.asarray(each, np.float64)) for each in (x, scale, bias, share))
         activate, pooling = fields.get("activate", False), fields.get("pooling")
         expected = measured(lambda *each: by_the_equation(*each, activate, pooling), *wide)
     near = 2e-6 + 4 * ratio * 2**-24  # of the largest value
