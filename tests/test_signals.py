@@ -111,9 +111,7 @@ def test_other_commands_end_at_once_with_a_sentence(folder, verb, tmp_path):
     command = signals.Command(
         [sys.executable, "-m", "resnet_jax", verb, *arguments], signals.environment(folder / "cache")
     )
-    process = psutil.Process(command.process.pid)
-    started = lambda: len(process.threads()) > 1  # noqa: E731 (the thread that waits for signals is there)
-    code, wrong = signals.stop(command, started, signal.SIGTERM, "group")
+    code, wrong = signals.stop(command, lambda: command.watches, signal.SIGTERM, "group")
     assert code == 128 + signal.SIGTERM and not wrong
 
 
