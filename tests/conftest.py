@@ -33,6 +33,7 @@ FAST = (
     "test_run_directory.py",
     "test_sweep.py",
     "test_sweep_runner.py",
+    "test_workers.py",
     "training/test_metrics.py",
     "training/test_schedules.py",
     "weights/test_files.py",
