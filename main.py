@@ -1,9 +1,8 @@
 """Train or evaluate a network: `python main.py --config=configs/digits.py --workdir=runs/digits`.
 
-Started again with the same workdir, a run goes on where it stopped, and needs no other flag; a sweep runs what is not
-done yet. Exit code 0:
-done; 1: training diverged, or a run of a sweep failed; 2: something is wrong that the user can mend; 130 or 143:
-stopped by Ctrl-C or SIGTERM, the same command goes on.
+Started again with the same workdir, a run resumes and needs no other flag; a sweep runs what is not done yet. Exit code
+0: done; 1: training diverged, or a run of a sweep failed; 2: something is wrong that the user can mend; 130 or 143:
+stopped by Ctrl-C or SIGTERM, the same command resumes.
 """
 
 import re

@@ -139,6 +139,16 @@ class Command:
         return self._text
 
     @property
+    def watches(self) -> bool:
+        """Whether its first lines have run: in the tenth of a second before, Python itself ends by a signal."""
+        try:
+            status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:  # it has ended
+            return True
+        masked = int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16)
+        return bool(masked >> (signal.SIGTERM - 1) & 1)
+
+    @property
     def children(self) -> list[psutil.Process]:
         """The processes of its session but itself."""
         found = []
@@ -189,6 +199,8 @@ def mapped(name: str) -> bool:
 
 def phase(command: Command, workdir: pathlib.Path, records_before: int, slow: bool) -> str:
     """Return what a run is doing, as its files and processes show it."""
+    if not command.watches:
+        return "interpreter"
     lock = workdir / ".lock"
     if not lock.exists() or f"process {command.process.pid} " not in lock.read_text():
         return "start"
@@ -361,7 +373,7 @@ def stop_other(name: str, folder: pathlib.Path, case: tuple, life: dict, draw: r
     _, number, receiver, workers = case
     command = Command(other_command(name, folder, workers), environment(folder / "cache"), receiver == "terminal")
     moment = time.monotonic() + draw.uniform(0.2, life[name])
-    code, wrong = stop(command, lambda: time.monotonic() > moment, number, receiver)
+    code, wrong = stop(command, lambda: command.watches and time.monotonic() > moment, number, receiver)
     for place in ("sweep", "seen", "analysis"):
         wrong += partial_files(folder / place) if (folder / place).exists() else []
     if not code:

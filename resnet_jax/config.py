@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import operator
+import sys
 import traceback
 import types
 import typing
@@ -24,7 +25,7 @@ from ml_collections.config_dict import placeholder
 
 from resnet_jax.errors import ConfigError, UserError, nearest
 from resnet_jax.models.registry import NETWORKS
-from resnet_jax.run_directory import flattened
+from resnet_jax.run_directory import flattened, read_json
 
 # Fields that may differ between two starts of one run: they change how it is watched, kept and spread, not what it
 # learns.
@@ -175,7 +176,7 @@ def read_config(named: str) -> ConfigDict:
     if not Path(file).is_file():
         raise ConfigError(f"there is no config file {file}; configs/ has those of the project.")
     spec = importlib.util.spec_from_file_location("config", file, loader=SourceFileLoader("config", file))
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
@@ -207,9 +208,8 @@ def run_config(file: Path) -> ConfigDict:
     Raises ConfigError if it is damaged, or has fields that this version does not have.
     """
     try:
-        plain = json.loads(file.read_bytes())
-        fields = flattened(plain)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        fields = flattened(read_json(file))
+    except (AttributeError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged: restore it, or choose another --workdir.") from error
     config = default_config()
     for name, value in fields.items():
@@ -220,7 +220,7 @@ def run_config(file: Path) -> ConfigDict:
                 group[field] = as_tuples(value)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(
-                f"{file} sets {name} to {json.dumps(value)}, which this version does not have: name a config by "
+                f"{file} sets {name} to {json.dumps(value)[:80]}, which this version does not have: name a config by "
                 "--config."
             ) from error
     return config

@@ -47,7 +47,8 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
     folder = pathlib.Path(workdir)
     for trial in taken:  # before any of them is run
         record = RunDirectory(folder / trial.name)
-        if record.config.exists():
+        # With weights to begin with, a run's config has what these expect too: it is compared when the run starts.
+        if record.config.exists() and trial.config.training.init_from is None:
             record.check(to_dict(trial.config), MAY_CHANGE)
     there = read_json(folder / SWEEP_FILE)
     if isinstance(there, dict) and there.get("title") != config.title:

@@ -6,6 +6,7 @@ terminal or a scheduler sends to the whole group, and end with their parent, how
 """
 
 import collections
+import contextlib
 import itertools
 import mmap
 import multiprocessing
@@ -17,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from typing import IO, Any
 
 from resnet_jax.interrupts import blocked
 
@@ -80,12 +81,11 @@ class Workers:
             self._start()
         if not any(function is known for known in self._functions):
             self._functions.append(function)
-            for worker in range(self.count):
-                self._send(worker, None, function)
+            self._send(range(self.count), None, function)
         key = next(key for key, known in enumerate(self._functions) if function is known)
         ticket = next(self._tickets)
         worker = ticket % self.count
-        self._send(worker, key, item)
+        self._send([worker], key, item)
         self._waiting[worker].append(ticket)
         return worker, ticket
 
@@ -116,11 +116,13 @@ class Workers:
         # Before `multiprocessing` asks its processes to end by a signal that they ignore.
         self._finalizer = multiprocessing.util.Finalize(self, end, (list(self._processes),), exitpriority=100)
 
-    def _send(self, worker: int, *message: Any) -> None:
-        try:
-            send(self._connections[worker], message)
-        except OSError as error:
-            raise self._killed(worker) from error
+    def _send(self, workers: Iterable[int], *message: Any) -> None:
+        with written(message) as (sizes, file):
+            for worker in workers:
+                try:
+                    send(self._connections[worker], sizes, file)
+                except OSError as error:
+                    raise self._killed(worker) from error
 
     def _receive(self, worker: int) -> tuple[bool, Any]:
         try:
@@ -154,7 +156,8 @@ def serve(connection: Connection) -> None:
             if key is None:
                 functions.append(item)
             else:
-                send(connection, answer(functions[key], item))
+                with written(answer(functions[key], item)) as (sizes, file):
+                    send(connection, sizes, file)
         except (EOFError, OSError):
             return
 
@@ -177,8 +180,9 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def send(connection: Connection, message: Any) -> None:
-    """Send any value; the arrays in it lie in anonymous memory, of which the descriptor is sent."""
+@contextlib.contextmanager
+def written(message: Any) -> Iterator[tuple[list[int], IO]]:
+    """Write any value to an anonymous file: its pickle, and after it each array, of the sizes that are given too."""
     buffers = []
     head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
@@ -188,8 +192,13 @@ def send(connection: Connection, message: Any) -> None:
             file.write(part)
             file.write(bytes(-size % ALIGNMENT))
         file.flush()
-        connection.send(sizes)
-        send_handle(connection, file.fileno(), None)
+        yield sizes, file
+
+
+def send(connection: Connection, sizes: list[int], file: IO) -> None:
+    """Send what was written; who receives it reads the same memory."""
+    connection.send(sizes)
+    send_handle(connection, file.fileno(), None)
 
 
 def receive(connection: Connection) -> Any:
@@ -205,7 +214,7 @@ def receive(connection: Connection) -> Any:
     return pickle.loads(head, buffers=buffers)
 
 
-def anonymous_file():
+def anonymous_file() -> IO:
     """Return a file without a name, in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("resnet_jax"), "w+b")

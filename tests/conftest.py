@@ -19,7 +19,7 @@ install_import_hook([f"resnet_jax.{package}" for package in SHAPED], "beartype.b
 
 import pytest  # noqa: E402
 
-from tests import small  # noqa: E402
+from tests import processes, small  # noqa: E402
 
 # What `make test-fast` runs: modules that train nothing, compile little and start few processes.
 FAST = (
@@ -33,6 +33,7 @@ FAST = (
     "test_run_directory.py",
     "test_sweep.py",
     "test_sweep_runner.py",
+    "test_workers.py",
     "training/test_metrics.py",
     "training/test_schedules.py",
     "weights/test_files.py",
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if str(item.path.relative_to(pathlib.Path(__file__).parent)) in FAST:
             item.add_marker("fast")
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    """Ends what the test has started, also where it failed."""
+    yield
+    processes.end_all()
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import pathlib
 import re
 import signal
 import socket
-import subprocess
 import sys
-import time
 
 import pytest
 
 import main as command
 from resnet_jax.run_directory import read_metrics
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 100
@@ -56,32 +55,19 @@ def start(workdir, hosts=1, way=by_fields):
         port = free.getsockname()[1]
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     return [
-        subprocess.Popen(
-            [sys.executable, "main.py", *RUN, f"--workdir={workdir}", *arguments],
-            cwd=ROOT,
-            env=environment | told,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        processes.start([sys.executable, "main.py", *RUN, f"--workdir={workdir}", *arguments], env=environment | told)
         for told, arguments in (way(hosts, port) if hosts > 1 else [({}, [])])
     ]
 
 
-def end(processes, seconds=120):
-    """Wait for processes and return the exit code, output and errors of each."""
-    try:
-        return [(*process.communicate(timeout=seconds), process.returncode) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+def end(started):
+    """Wait for processes and return the output, errors and exit code of each."""
+    return [(*process.communicate(timeout=processes.LIMIT_SECONDS), process.returncode) for process in started]
 
 
-def wait_until_saved(workdir, processes):
-    until = time.monotonic() + 120
-    while not any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*")):
-        assert time.monotonic() < until and all(process.poll() is None for process in processes), end(processes)
-        time.sleep(0.02)
+def wait_until_saved(workdir, started):
+    saved = lambda: any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*"))  # noqa: E731
+    processes.wait_until(saved, *started)
 
 
 def check_against(one, workdir):
@@ -107,10 +93,10 @@ def one(tmp_path_factory):
 
 
 def test_a_host_that_is_killed_is_named_and_the_run_goes_on_with_more_hosts(one, tmp_path):
-    processes = start(tmp_path / "run", 2, by_open_mpi)
-    wait_until_saved(tmp_path / "run", processes)
-    processes[1].kill()
-    (_, errors, code), _ = end(processes, 60)
+    started = start(tmp_path / "run", 2, by_open_mpi)
+    wait_until_saved(tmp_path / "run", started)
+    started[1].kill()
+    (_, errors, code), _ = end(started)
     assert code not in (0, 2)
     assert re.search(r"tasks are unhealthy \(stopped sending heartbeats\):\s*1\b", errors), errors
     ended = end(start(tmp_path / "run", 4, by_slurm))
@@ -123,10 +109,10 @@ def test_a_host_that_is_killed_is_named_and_the_run_goes_on_with_more_hosts(one,
 
 
 def test_a_request_to_end_at_one_host_ends_all_and_the_run_goes_on_with_fewer(one, tmp_path):
-    processes = start(tmp_path / "run", 2)
-    wait_until_saved(tmp_path / "run", processes)
-    processes[1].send_signal(signal.SIGINT)
-    for _, errors, code in end(processes):
+    started = start(tmp_path / "run", 2)
+    wait_until_saved(tmp_path / "run", started)
+    started[1].send_signal(signal.SIGINT)
+    for _, errors, code in end(started):
         assert code == 128 + signal.SIGTERM and "the same command goes on from there" in errors, errors
     [(output, errors, code)] = end(start(tmp_path / "run"))
     assert code == 0 and "Going on from step" in output, errors

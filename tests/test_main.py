@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import main as command
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.wiring import build
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[1]
 DIGITS = "--config=configs/digits.py"
@@ -118,21 +118,8 @@ RUN = [
 
 def start(workdir, *more, platform="cpu", flags=""):
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": platform}
-    return subprocess.Popen(
-        [sys.executable, "main.py", *RUN, f"--workdir={workdir}", *more],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for(condition, process, seconds=240):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
-        time.sleep(0.02)
+    command = [sys.executable, "main.py", *RUN, f"--workdir={workdir}", *more]
+    return processes.start(command, env=environment, stderr=subprocess.STDOUT)
 
 
 def saved_steps(workdir):
@@ -150,7 +137,7 @@ def final_arrays(workdir):
 def test_a_run_that_was_asked_to_stop_ends_with_the_bits_of_one_that_was_not(tmp_path):
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     process = start(stopped)
-    wait_for(lambda: (stopped / "metrics.jsonl").exists(), process)
+    processes.wait_until(lambda: (stopped / "metrics.jsonl").exists(), process)
     process.send_signal(signal.SIGINT)
     output = process.communicate()[0]
     assert process.returncode == 128 + signal.SIGINT, output
@@ -178,7 +165,7 @@ def test_a_run_repeats_to_the_bit_on_a_gpu_where_xla_is_told_to(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_has_nothing_to_save_yet_ends_at_once_with_a_sentence(tmp_path, number):
     process = start(tmp_path / "run")
-    wait_for(lambda: (tmp_path / "run" / "parameters.txt").exists(), process)  # what follows is compilation
+    processes.wait_until(lambda: (tmp_path / "run" / "parameters.txt").exists(), process)  # what follows is compilation
     process.send_signal(number)
     output = process.communicate()[0]
     assert process.returncode == 128 + number and "Traceback" not in output

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from benchmarks import signals
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUN = """
@@ -51,29 +52,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def script(tmp_path):
-    """A function that starts some code in a session of its own, which is ended after the test."""
-    with contextlib.ExitStack() as stack:
+    """A function that starts some code."""
 
-        def start(code):
-            (tmp_path / "script.py").write_text(code)
-            process = subprocess.Popen(
-                [sys.executable, tmp_path / "script.py"],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                start_new_session=True,
-            )
-            stack.callback(process.communicate)
-            stack.callback(kill_session, process.pid)
-            return process
+    def start(code):
+        (tmp_path / "script.py").write_text(code)
+        return processes.start([sys.executable, tmp_path / "script.py"], env=os.environ | {"PYTHONPATH": str(ROOT)})
 
-        yield start
-
-
-def kill_session(leader):
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
+    return start
 
 
 def session(leader):
@@ -83,13 +68,6 @@ def session(leader):
             if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
-
-
-def wait_until(condition, seconds=600):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +111,7 @@ def test_other_commands_end_at_once_with_a_sentence(folder, verb, tmp_path):
     command = signals.Command(
         [sys.executable, "-m", "resnet_jax", verb, *arguments], signals.environment(folder / "cache")
     )
-    process = psutil.Process(command.process.pid)
-    started = lambda: len(process.threads()) > 1  # noqa: E731 (the thread that waits for signals is there)
-    code, wrong = signals.stop(command, started, signal.SIGTERM, "group")
+    code, wrong = signals.stop(command, lambda: command.watches, signal.SIGTERM, "group")
     assert code == 128 + signal.SIGTERM and not wrong
 
 
@@ -159,7 +135,7 @@ def test_workers_end_with_their_parent_however_it_ends_and_say_nothing(script, n
     assert len(session(process.pid)) >= 3
     os.kill(process.pid, number) if number == signal.SIGKILL else os.killpg(process.pid, number)
     _, errors = process.communicate()
-    wait_until(lambda: not session(process.pid))
+    processes.wait_until(lambda: not session(process.pid))
     if number == signal.SIGKILL:
         assert process.returncode == -number and errors == ""
     else:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -126,10 +125,9 @@ def test_a_worker_that_was_killed_is_an_error_that_says_so(folder):
     next(chunks)
     worker = next(iter(set(multiprocessing.active_children()) - before))
     os.kill(worker.pid, signal.SIGKILL)
-    started = time.monotonic()
     with pytest.raises(DataError, match=r"A data worker was killed.*exit code -9.*fewer data.workers"):
         for _ in chunks:
-            assert time.monotonic() - started < 60
+            pass
     assert not set(multiprocessing.active_children()) - before
 
 

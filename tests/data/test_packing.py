@@ -5,9 +5,7 @@ import os
 import pathlib
 import pickle
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from resnet_jax.data.packing import UNFINISHED, Form, pack
 from resnet_jax.data.sources import Dataset, archives, open_dataset
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import DataError
+from tests import processes
 from tests.data.test_archives import tar
 from tests.data.test_sources import write_tfds
 from tests.pictures import damaged, encode, noise, photo
@@ -160,20 +159,13 @@ def test_a_killed_command_goes_on_and_leaves_no_process(tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
     arguments = ["pack", str(tmp_path / "in"), str(tmp_path / "out"), "--shard-examples", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resnet_jax", *arguments, "--workers", "2"], cwd=REPOSITORY, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while len(list((tmp_path / "out").glob("*.array_record"))) < 2:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.001)
+    process = processes.start([sys.executable, "-m", "resnet_jax", *arguments, "--workers", "2"])
+    processes.wait_until(lambda: len(list((tmp_path / "out").glob("*.array_record"))) >= 2, process)
     children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "out" / "index.json").exists(), "it was done before it was killed"
-    while any(pathlib.Path(f"/proc/{child}").exists() for child in children):
-        assert time.monotonic() < deadline, "a worker outlives its parent"
-        time.sleep(0.01)
+    processes.wait_until(lambda: not any(pathlib.Path(f"/proc/{child}").exists() for child in children))
     assert command.main([*arguments, "--workers", "1"]) == 0
     assert command.main([*arguments[:2], str(tmp_path / "whole"), *arguments[3:], "--workers", "1"]) == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

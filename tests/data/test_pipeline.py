@@ -3,7 +3,6 @@ import functools
 import multiprocessing
 import pickle
 import threading
-import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ import pytest
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder, first_mirrored, stack
 from resnet_jax.data.sources import Arrays
 from resnet_jax.workers import Workers
+from tests import processes
 
 # Two epochs of ten examples, by seed.
 PINNED = {
@@ -236,14 +236,8 @@ def nothing_left_behind():
     """Fails a test that leaves worker processes or threads."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        left = [thread for thread in set(threading.enumerate()) - before if not thread.daemon]
-        left += multiprocessing.active_children()
-        if not left:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"still there: {left}")
+    left = lambda: [thread for thread in set(threading.enumerate()) - before if not thread.daemon]  # noqa: E731
+    processes.wait_until(lambda: not left() and not multiprocessing.active_children())
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import runner, wiring
+from resnet_jax.config import to_dict
 from resnet_jax.errors import Diverged, UserError
 from resnet_jax.run_directory import read_metrics
 from resnet_jax.training.guard import FIRST_SCALE, GROWS_AFTER, Guard
@@ -160,8 +161,8 @@ def test_a_run_that_diverged_takes_that_step_again_and_keeps_what_it_began_with(
 
 def test_a_run_that_did_not_diverge_has_nothing_to_replay(small_config, tmp_path):
     with runner.contextlib.closing(runner.RunDirectory(tmp_path)) as record:
-        record.open_for(runner.to_dict(small_config))
-        record.begin(runner.to_dict(small_config))
+        record.open_for(to_dict(small_config))
+        record.begin(to_dict(small_config))
     with pytest.raises(UserError, match="names no step"):
         runner.run(small_config, tmp_path, "replay")
 

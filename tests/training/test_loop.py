@@ -6,6 +6,7 @@ import pytest
 
 from resnet_jax import runner
 from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.config import to_dict
 from resnet_jax.data.sources import open_dataset
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged
 from resnet_jax.interrupts import Interrupted, Interrupts
@@ -122,8 +123,8 @@ def test_evaluation_without_a_run_or_a_checkpoint_says_so(small_config, tmp_path
     with pytest.raises(ConfigError, match="holds no run"):
         runner.run(small_config, tmp_path / "none", "eval")
     record = runner.RunDirectory(tmp_path / "empty")
-    record.open_for(runner.to_dict(small_config))
-    record.begin(runner.to_dict(small_config))
+    record.open_for(to_dict(small_config))
+    record.begin(to_dict(small_config))
     record.close()
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         runner.run(small_config, tmp_path / "empty", "eval")
@@ -148,7 +149,7 @@ def test_a_late_divergence_keeps_the_last_good_checkpoint(small_config, tmp_path
 
 
 def test_a_transfer_that_nobody_asked_for_is_an_error(small_config, tmp_path, monkeypatch):
-    def build_with_host_rows(config):
+    def build_with_host_rows(config, begun):
         experiment = build(config)
         sneaky = lambda state, data, rows, key: experiment.train_program(state, data, jax.device_get(rows), key)  # noqa: E731
         return runner.Experiment(**{**experiment.__dict__, "train_program": sneaky})
