@@ -8,7 +8,7 @@ stopped by Ctrl-C or SIGTERM, the same command resumes.
 import re
 import sys
 
-from resnet_jax import interrupts
+from resnet_jax.run import interrupts
 
 if __name__ == "__main__":
     interrupts.watch()  # before what follows is imported, which takes seconds
@@ -18,8 +18,8 @@ from ml_collections import ConfigDict, config_flags
 
 from resnet_jax.config import check_names, read_config, run_config
 from resnet_jax.errors import ConfigError, Diverged, UserError
-from resnet_jax.run_directory import RunDirectory
-from resnet_jax.sweep import is_sweep
+from resnet_jax.lab.sweep import is_sweep
+from resnet_jax.run.workdir import RunDirectory
 
 USAGE = (
     "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay|list] [--variant=K] "
@@ -80,7 +80,7 @@ def named_config(values: flags.FlagValues) -> ConfigDict:
 def start(values: flags.FlagValues) -> int:
     """Start what the flags name, a run or a sweep, and return its exit code."""
     if is_sweep(values.config):
-        from resnet_jax.sweep_runner import run_sweep  # takes seconds to import: a wrong flag is told before
+        from resnet_jax.lab.sweep_runner import run_sweep  # takes seconds to import: a wrong flag is told before
 
         return int(run_sweep(values.config, values.workdir, values.mode, values.variant) > 0)
     if values.variant is not None or values.mode == "list":

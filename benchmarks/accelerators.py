@@ -39,8 +39,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import flax_peer, programs  # noqa: E402
 from resnet_jax import create_model, ops  # noqa: E402
 from resnet_jax.data.augment import Augment  # noqa: E402
-from resnet_jax.parallel import AXES, ROWS, Devices, Dispatch  # noqa: E402
 from resnet_jax.training.optimizers import create_optimizer  # noqa: E402
+from resnet_jax.training.parallel import AXES, ROWS, Devices, Dispatch  # noqa: E402
 from resnet_jax.training.state import TrainState  # noqa: E402
 from resnet_jax.training.steps import train_step  # noqa: E402
 

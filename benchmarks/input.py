@@ -34,17 +34,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from resnet_jax.data.decoding import decode_jpeg, dimensions  # noqa: E402
-from resnet_jax.data.packing import Form, pack  # noqa: E402
+from resnet_jax.data.packing import PackFormat, pack  # noqa: E402
 from resnet_jax.data.pipeline import EvaluationOrder, Streamed, TrainingOrder  # noqa: E402
 from resnet_jax.data.sources import Dataset  # noqa: E402
 from resnet_jax.data.sources.folder import EXTENSIONS, Files  # noqa: E402
 from resnet_jax.data.sources.records import open_records  # noqa: E402
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop  # noqa: E402
-from resnet_jax.hardware import processor  # noqa: E402
-from resnet_jax.workers import Workers  # noqa: E402
+from resnet_jax.run.hardware import processor  # noqa: E402
+from resnet_jax.run.workers import Workers  # noqa: E402
 
 SAMPLES = ROOT.parent / "shared" / "data" / "imagenet_samples"
-FORMS = {"kept": Form(), "short side 256": Form(256), "raw 256": Form(256, pixels=True)}
+FORMS = {"kept": PackFormat(), "short side 256": PackFormat(256), "raw 256": PackFormat(256, pixels=True)}
 SIZE, RESIZE, BATCH = 224, 256, 64
 DEMAND = 7940  # images a second that one H200 trains ResNet-50 on: MLPerf Training v4.0, of a submission's eight
 PEERS = {
@@ -61,11 +61,11 @@ def own_rate(job: dict) -> dict[str, float]:
     workers = Workers(job["workers"]) if job["workers"] else None
     if job["transform"] == "train":
         order = TrainingOrder(len(data.train), job["batch"], 0, share)
-        feed = Streamed(data.train, order, RandomResizedCrop(SIZE, flip=0.0), 0, workers)
+        loader = Streamed(data.train, order, RandomResizedCrop(SIZE, flip=0.0), 0, workers)
     else:
         order = EvaluationOrder(10**9, job["batch"], share)
-        feed = Streamed(Again(data.train), order, ResizeCenterCrop(RESIZE, SIZE), 0, workers)
-    with contextlib.closing(feed.chunks((step, step + 1) for step in range(10**6))) as chunks:
+        loader = Streamed(Again(data.train), order, ResizeCenterCrop(RESIZE, SIZE), 0, workers)
+    with contextlib.closing(loader.batches((step, step + 1) for step in range(10**6))) as chunks:
         for _ in range(job["warm_up"]):
             next(chunks)
         started, busy, images = time.perf_counter(), cpu_seconds(), 0

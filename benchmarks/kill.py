@@ -29,11 +29,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from main import parse  # noqa: E402
-from resnet_jax.checkpoints import Checkpoints  # noqa: E402
-from resnet_jax.hardware import processor  # noqa: E402
-from resnet_jax.run_directory import read_metrics, versions  # noqa: E402
+from resnet_jax.run.checkpoints import Checkpoints  # noqa: E402
+from resnet_jax.run.hardware import processor  # noqa: E402
+from resnet_jax.run.metrics import read_metrics  # noqa: E402
+from resnet_jax.run.workdir import versions  # noqa: E402
+from resnet_jax.setup import build  # noqa: E402
 from resnet_jax.training.state import TrainState  # noqa: E402
-from resnet_jax.wiring import build  # noqa: E402
 
 PHASES = ("start", "compilation", "training", "evaluation", "save", "end")
 FIELDS = {

@@ -29,9 +29,10 @@ sys.path.insert(0, str(ROOT))
 
 from main import parse  # noqa: E402
 from resnet_jax import create_model, runner  # noqa: E402
-from resnet_jax.checkpoints import Checkpoints  # noqa: E402
-from resnet_jax.hardware import processor  # noqa: E402
-from resnet_jax.run_directory import read_metrics, versions  # noqa: E402
+from resnet_jax.run.checkpoints import Checkpoints  # noqa: E402
+from resnet_jax.run.hardware import processor  # noqa: E402
+from resnet_jax.run.metrics import read_metrics  # noqa: E402
+from resnet_jax.run.workdir import versions  # noqa: E402
 from resnet_jax.training.state import create_state  # noqa: E402
 
 ARGUMENTS = [

@@ -40,7 +40,7 @@ def machine() -> dict:
     """Return what the figures belong to: processor, accelerators, versions, the date, and other work on it."""
     import jax
 
-    from resnet_jax.hardware import processor
+    from resnet_jax.run.hardware import processor
 
     versions = {}
     for package in PACKAGES:

@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import write  # noqa: E402
-from resnet_jax import interrupts  # noqa: E402
+from resnet_jax.run import interrupts  # noqa: E402
 
 
 def make_images(folder: pathlib.Path) -> None:

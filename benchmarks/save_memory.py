@@ -30,9 +30,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.long_run import resident_bytes  # noqa: E402
-from resnet_jax.checkpoints import Checkpoints  # noqa: E402
-from resnet_jax.hardware import processor  # noqa: E402
-from resnet_jax.run_directory import versions  # noqa: E402
+from resnet_jax.run.checkpoints import Checkpoints  # noqa: E402
+from resnet_jax.run.hardware import processor  # noqa: E402
+from resnet_jax.run.workdir import versions  # noqa: E402
 
 ARRAYS, EVERY, CALLS = 61, 5, 20_000
 FIELDS = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]

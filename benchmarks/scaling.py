@@ -21,7 +21,7 @@ from benchmarks.accelerators import compile_step  # noqa: E402
 from benchmarks.measuring import write  # noqa: E402
 from benchmarks.programs import collectives  # noqa: E402
 from resnet_jax import create_model  # noqa: E402
-from resnet_jax.parallel import Devices  # noqa: E402
+from resnet_jax.training.parallel import Devices  # noqa: E402
 
 
 def main() -> None:

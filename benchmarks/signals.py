@@ -41,9 +41,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.kill import last_epoch_step, records  # noqa: E402
-from resnet_jax.checkpoints import read_variables  # noqa: E402
-from resnet_jax.hardware import processor  # noqa: E402
-from resnet_jax.run_directory import read_metrics, versions  # noqa: E402
+from resnet_jax.run.checkpoints import read_variables  # noqa: E402
+from resnet_jax.run.hardware import processor  # noqa: E402
+from resnet_jax.run.metrics import read_metrics  # noqa: E402
+from resnet_jax.run.workdir import versions  # noqa: E402
 
 RUN_PHASES = ("start", "worker start", "compilation", "training", "waiting for data", "evaluation", "save")
 COMMANDS = ("sweep", "pack", "predict", "analyze")

@@ -47,7 +47,7 @@ def start(name: str, batch: int, size: int, wider: int = 1) -> dict[str, list[fl
     import jax.numpy as jnp
 
     from resnet_jax import create_model
-    from resnet_jax.compilation import keep_programs
+    from resnet_jax.run.compilation import keep_programs
     from resnet_jax.training.optimizers import create_optimizer
     from resnet_jax.training.state import create_state
     from resnet_jax.training.steps import train_step

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 
-from resnet_jax import interrupts
 from resnet_jax.errors import UserError
+from resnet_jax.run import interrupts
 
 # Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is asked for.
 VERBS = {
@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_arguments(described)
     values = parser.parse_args(arguments)
     try:
-        from resnet_jax.compilation import keep_programs  # imports JAX, which takes seconds: signals are heeded before
+        from resnet_jax.run.compilation import (
+            keep_programs,  # imports JAX, which takes seconds: signals are heeded before
+        )
 
         keep_programs()
         command.run(values)

@@ -25,7 +25,8 @@ from ml_collections.config_dict import placeholder
 
 from resnet_jax.errors import ConfigError, UserError, nearest
 from resnet_jax.models.registry import NETWORKS
-from resnet_jax.run_directory import flattened, read_json
+from resnet_jax.run.files import read_json
+from resnet_jax.run.identity import flattened
 
 # Fields that may differ between two starts of one run: they change how it is watched, kept and spread, not what it
 # learns.

@@ -12,23 +12,24 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from resnet_jax.checkpoints import Checkpoints, check_shapes
-from resnet_jax.compilation import keep_programs
 from resnet_jax.config import MAY_CHANGE
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
-from resnet_jax.hardware import hardware
-from resnet_jax.hosts import joined
-from resnet_jax.interrupts import Interrupts
 from resnet_jax.models.summary import costs
-from resnet_jax.progress import Progress, final_line
-from resnet_jax.report.curves import draw_curves
-from resnet_jax.run_directory import RunDirectory, read_metrics
+from resnet_jax.run.checkpoints import Checkpoints, check_shapes
+from resnet_jax.run.compilation import keep_programs
+from resnet_jax.run.curves import draw_curves
+from resnet_jax.run.distributed import joined
+from resnet_jax.run.hardware import hardware
+from resnet_jax.run.interrupts import Interrupts
+from resnet_jax.run.metrics import read_metrics
+from resnet_jax.run.progress import Progress, final_line
+from resnet_jax.run.workdir import RunDirectory
+from resnet_jax.setup import build
 from resnet_jax.training import loop
-from resnet_jax.training.experiment import Experiment
 from resnet_jax.training.log import Log, summarize
 from resnet_jax.training.replay import replay
+from resnet_jax.training.trainer import Trainer
 from resnet_jax.weights.presets import RUN_FILE
-from resnet_jax.wiring import build
 
 
 def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
@@ -46,28 +47,26 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
     parallel = config.parallel
     with joined(parallel.coordinator, parallel.hosts, parallel.host, parallel.heartbeat_seconds):
         record = RunDirectory(workdir, writes=jax.process_index() == 0)
-        experiment = build(config, mode, record.begun())
+        trainer = build(config, mode, record.begun())
         if jax.process_index() == 0:
-            print(*experiment.data, sep="\n", flush=True)
-        with contextlib.closing(experiment), contextlib.closing(record), Interrupts() as interrupts:
-            return {"train": train, "eval": evaluate, "replay": replay_step}[mode](
-                config, experiment, record, interrupts
-            )
+            print(*trainer.data, sep="\n", flush=True)
+        with contextlib.closing(trainer), contextlib.closing(record), Interrupts() as interrupts:
+            return {"train": train, "eval": evaluate, "replay": replay_step}[mode](config, trainer, record, interrupts)
 
 
-def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+def train(config: ConfigDict, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Train from the newest checkpoint, or from the start, to the end."""
-    state = experiment.initial_state()
-    data = experiment.identity() if record.writes else None
-    record.open_for(experiment.config, MAY_CHANGE, data)
+    state = trainer.initial_state()
+    data = trainer.identity() if record.writes else None
+    record.open_for(trainer.config, MAY_CHANGE, data)
     check_shapes(record.checkpoints, state)
     params = parameter_overview.count_parameters(state.params)
     keep = config.checkpoint
     with contextlib.closing(Checkpoints(record.checkpoints, keep.keep_latest, keep.keep_best)) as checkpoints:
         restored = checkpoints.restore(state)
         # What can refuse the start was asked; from here on the folder is written.
-        record.begin(experiment.config, data)
-        record.write_text(RUN_FILE, experiment.preset.write())
+        record.begin(trainer.config, data)
+        record.write_text(RUN_FILE, trainer.preset.write())
         overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
         record.write_text("parameters.txt", overview)
         show_parameters(config.model.name, state.params)
@@ -75,11 +74,11 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
         first = int(state.step)
         record.rewind(first)
         try:
-            with Progress(experiment.total_steps, experiment.epoch_steps, first) as progress:
+            with Progress(trainer.total_steps, trainer.epoch_steps, first) as progress:
                 if first:
                     progress.note(f"Going on from step {first}, as {record.path} has it.")
-                log = Log(experiment, record, progress)
-                loop.train(experiment, state, first, log, checkpoints, interrupts)
+                log = Log(trainer, record, progress)
+                loop.train(trainer, state, first, log, checkpoints, interrupts)
         except Diverged as error:
             checkpoints.wait()
             record.write_text("diverged.json", json.dumps({"step": error.step, "error": str(error)}))
@@ -87,10 +86,10 @@ def train(config: ConfigDict, experiment: Experiment, record: RunDirectory, inte
         finally:
             draw(record, f"{config.model.name} on {config.data.source}")
     summary = log.summary() | {
-        "steps": experiment.total_steps,
+        "steps": trainer.total_steps,
         "params": params,
-        "multiply_adds": costs(experiment.model, experiment.image_shape).macs,
-        "hardware": hardware(experiment.devices.count),
+        "multiply_adds": costs(trainer.model, trainer.image_shape).macs,
+        "hardware": hardware(trainer.devices.count),
     }
     record.write_summary(summary)
     print(final_line(summary, record.path))
@@ -107,17 +106,15 @@ def draw(record: RunDirectory, title: str) -> None:
             draw_curves(read_metrics(record.metrics), record.curves, title)
 
 
-def evaluate(
-    config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts
-) -> dict[str, Any]:
+def evaluate(config: ConfigDict, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Evaluate the weights file `training.init_from` if it is set, else the newest checkpoint of the run.
 
     Writes `evaluation.json` to the run's folder.
     """
     started = time.perf_counter()
     if config.training.init_from is None:
-        record.check(experiment.config, MAY_CHANGE, {"classes": list(experiment.preset.classes)})
-    state = experiment.initial_state()
+        record.check(trainer.config, MAY_CHANGE, {"classes": list(trainer.preset.classes)})
+    state = trainer.initial_state()
     if config.training.init_from is None:
         with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
             state = checkpoints.restore(state)
@@ -125,7 +122,7 @@ def evaluate(
             raise CheckpointError(
                 f"{record.path} has no checkpoint yet: train for longer, or name weights by training.init_from."
             )
-    results = loop.evaluator(experiment, interrupts)(state)
+    results = loop.evaluator(trainer, interrupts)(state)
     if not results:
         interrupts.stop("before all examples were counted")
     summary = summarize(results) | {
@@ -139,19 +136,17 @@ def evaluate(
     return summary
 
 
-def replay_step(
-    config: ConfigDict, experiment: Experiment, record: RunDirectory, interrupts: Interrupts
-) -> dict[str, Any]:
+def replay_step(config: ConfigDict, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Take the step at which the run diverged once more, from the newest checkpoint or the start.
 
     Writes what it began with to `diverged.npz` and what came out to `replay.json`, both in the run's folder.
     """
-    record.check(experiment.config, MAY_CHANGE, experiment.identity())
+    record.check(trainer.config, MAY_CHANGE, trainer.identity())
     step = record.diverged_at()
-    state = experiment.initial_state()
+    state = trainer.initial_state()
     with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
         restored = checkpoints.restore(state)
-    before, metrics, spoiled = replay(experiment, state if restored is None else restored, step)
+    before, metrics, spoiled = replay(trainer, state if restored is None else restored, step)
     record.write_arrays("diverged.npz", before)
     result = {"step": step, **metrics, "spoiled": len(spoiled), "first_spoiled": spoiled[:3]}
     record.write_summary(result, "replay.json")

@@ -14,7 +14,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from jaxtyping import install_import_hook
 
-SHAPED = ("analysis", "models", "ops", "training", "weights", "data.augment", "data.pipeline")
+SHAPED = ("lab.analysis", "models", "ops", "training", "weights", "data.augment", "data.pipeline")
 install_import_hook([f"resnet_jax.{package}" for package in SHAPED], "beartype.beartype")
 
 import pytest  # noqa: E402
@@ -28,12 +28,12 @@ FAST = (
     "data/test_policies.py",
     "data/test_transforms.py",
     "test_config.py",
-    "test_interrupts.py",
-    "test_progress.py",
-    "test_run_directory.py",
-    "test_sweep.py",
-    "test_sweep_runner.py",
-    "test_workers.py",
+    "run/test_interrupts.py",
+    "run/test_progress.py",
+    "run/test_workdir.py",
+    "lab/test_sweep.py",
+    "lab/test_sweep_runner.py",
+    "run/test_workers.py",
     "training/test_metrics.py",
     "training/test_schedules.py",
     "weights/test_files.py",

@@ -10,7 +10,7 @@ import pytest
 
 import main
 from configs import recipes
-from resnet_jax import wiring
+from resnet_jax import setup
 from resnet_jax.config import check_config
 from resnet_jax.data.sources import Dataset
 from resnet_jax.errors import ConfigError
@@ -53,21 +53,21 @@ class Images:
 
 @pytest.fixture
 def build(monkeypatch):
-    """Build the experiment of a config on one device, as if its data were there."""
+    """Build the trainer of a config on one device, as if its data were there."""
 
     def build(config, examples=IMAGENET_IMAGES, classes=1000):
         names = tuple(str(label) for label in range(classes))
         data = Dataset(Images(examples), Images(100), names, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-        monkeypatch.setattr(wiring, "open_dataset", lambda *args, **kwargs: data)
+        monkeypatch.setattr(setup, "open_dataset", lambda *args, **kwargs: data)
         config.parallel.devices = 1
-        return wiring.build(config)
+        return setup.build(config)
 
     return build
 
 
 def parameters(config, image_shape, classes):
     """The number of parameters of the network of a config, and the shape of its logits for two images."""
-    model = wiring.network(config, classes, None)
+    model = setup.network(config, classes, None)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     logits, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), images)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])), logits.shape
@@ -172,7 +172,7 @@ def test_every_imagenet_network_can_be_trained_by_every_recipe(file, recipe):
     config = load(file, recipe)
     assert config.is_locked and config.model.name == file
     check_config(config)
-    wiring.network(config, 1000, None)
+    setup.network(config, 1000, None)
 
 
 @pytest.mark.parametrize("file", IMAGENET_FILES)
@@ -273,7 +273,7 @@ def test_the_moving_average_of_torchvisions_second_recipe_forgets_in_32_steps_wh
 def test_an_imagenet_recipe_has_its_rates_from_the_first_step_of_an_epoch_to_the_last(recipe, rates):
     config = recipes.imagenet(recipe, "resnet50")
     per_epoch = IMAGENET_IMAGES / config.training.batch_size
-    schedule = jax.jit(wiring.schedule(config, per_epoch, config.training.epochs))
+    schedule = jax.jit(setup.schedule(config, per_epoch, config.training.epochs))
     for epoch, rate in rates.items():
         first, last = math.ceil(epoch * per_epoch), math.ceil((epoch + 1) * per_epoch) - 2
         np.testing.assert_allclose([schedule(first), schedule(last)], rate, rtol=1e-5)
@@ -284,7 +284,7 @@ def test_a_recipe_of_ffcv_has_the_rates_of_its_cyclic_schedule(network, peak):
     """`get_cyclic_lr` of ffcv-imagenet's train_imagenet.py: lines through 1e-4 of the peak, the peak and 0."""
     config = recipes.imagenet("ffcv_16", network)
     per_epoch = IMAGENET_IMAGES / config.training.batch_size
-    schedule = jax.jit(wiring.schedule(config, per_epoch, 16.0))
+    schedule = jax.jit(setup.schedule(config, per_epoch, 16.0))
     steps = [0, 100, round(2 * per_epoch), round(9.5 * per_epoch), round(16 * per_epoch) - 1]
     expected = np.interp(np.array(steps) / per_epoch, [0, 2, 16], [1e-4 * peak, peak, 0])
     np.testing.assert_allclose([schedule(step) for step in steps], expected, rtol=1e-4, atol=1e-6)
@@ -310,7 +310,7 @@ def test_a_number_of_epochs_that_ffcv_has_not_is_refused():
 def test_the_rate_of_the_first_recipes_grows_with_the_batch():
     config = recipes.imagenet_torchvision_v1()
     config.training.batch_size = 1024
-    np.testing.assert_allclose(wiring.schedule(config, 1251.0, 90.0)(0), 0.4, rtol=1e-6)
+    np.testing.assert_allclose(setup.schedule(config, 1251.0, 90.0)(0), 0.4, rtol=1e-6)
 
 
 # 1,281,167 images times the epochs over the batch.
@@ -338,15 +338,15 @@ def test_an_imagenet_recipe_ends_after_the_steps_of_its_source(recipe, steps, bu
 def test_training_and_evaluation_may_have_images_of_different_sizes(recipe, train, evaluation, build):
     made = build(recipes.imagenet(recipe, "resnet50"))
     photo = np.zeros((300, 400, 3), np.uint8)
-    assert made.train_feed.transform(photo, np.random.default_rng(0)).shape == (train, train, 3)
-    assert made.eval_feed.transform(photo, np.random.default_rng(0)).shape == (evaluation, evaluation, 3)
+    assert made.train_loader.transform(photo, np.random.default_rng(0)).shape == (train, train, 3)
+    assert made.eval_loader.transform(photo, np.random.default_rng(0)).shape == (evaluation, evaluation, 3)
 
 
 def test_evaluation_has_the_size_of_training_where_nothing_else_is_said(build):
     config = recipes.imagenet_torchvision_v1()
     config.data.image_size = 128
     made = build(config)
-    assert made.eval_feed.transform(np.zeros((300, 400, 3), np.uint8)).shape == (128, 128, 3)
+    assert made.eval_loader.transform(np.zeros((300, 400, 3), np.uint8)).shape == (128, 128, 3)
 
 
 PLAIN_START = {0: 0.1, 31_999: 0.1, 32_000: 0.01, 47_999: 0.01, 48_000: 0.001, 63_999: 0.001}
@@ -387,7 +387,7 @@ def test_the_fast_run_rises_for_five_epochs_of_24_and_falls_to_zero_on_a_line():
     """`PiecewiseLinear([0, 5, 24], [0, 0.4, 0])` of cifar10-fast's dawn.py."""
     config = load("cifar10_fast")
     epoch = 50_000 / 512
-    schedule = wiring.schedule(config, epoch, 24.0)
+    schedule = setup.schedule(config, epoch, 24.0)
     rates = [schedule(round(epochs * epoch)) for epochs in (0, 2.5, 5, 14.5, 24)]
     np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.2, 0], atol=2e-3)
     assert config.training.log_every == math.ceil(epoch)
@@ -413,17 +413,17 @@ def test_a_short_run_rises_for_an_epoch_and_ends_at_zero_after_ten(file, example
     ],
 )
 def test_a_recipe_changes_images_on_the_host_as_its_source(recipe, changes, build):
-    feed = build(recipes.imagenet(recipe, "resnet50")).train_feed
-    assert " ".join(map(repr, feed.transform.changes)) == changes
+    loader = build(recipes.imagenet(recipe, "resnet50")).train_loader
+    assert " ".join(map(repr, loader.transform.changes)) == changes
 
 
 def test_images_have_the_size_of_their_epoch(build):
     config = recipes.imagenet_torchvision_v1()
     config.data.size_schedule = ((0.0, 128), (18.0, 160), (60.5, 192))
-    feed = build(config).train_feed
+    loader = build(config).train_loader
     epoch = IMAGENET_IMAGES / 256
     sizes = {
-        step: feed.reader.transform_at(step).size
+        step: loader.reader.transform_at(step).size
         for step in map(math.ceil, (0, 17.99 * epoch, 18 * epoch, 60.4 * epoch, 60.5 * epoch, 89 * epoch))
     }
     assert list(sizes.values()) == [128, 128, 160, 160, 192, 192]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from resnet_jax.sweep import is_sweep
+from resnet_jax.lab.sweep import is_sweep
 from resnet_jax.weights.presets import presets
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -18,22 +18,23 @@ from hypothesis import strategies as st
 
 import main as command
 from resnet_jax import __main__ as commands
-from resnet_jax.checkpoints import WRITTEN_LAST, Checkpoints, read_variables
-from resnet_jax.checksums import write_checksums
 from resnet_jax.config import default_config, flat
 from resnet_jax.data.sources import open_dataset
 from resnet_jax.data.sources.records import verify
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import CheckpointError, ConfigError, DataError, UserError
+from resnet_jax.lab.report.document import to_html, to_markdown
+from resnet_jax.lab.report.page import page
+from resnet_jax.lab.report.prediction import draw_prediction
+from resnet_jax.lab.report.runs import find
 from resnet_jax.models.registry import create_model
 from resnet_jax.printable import printable
-from resnet_jax.report.curves import draw_curves
-from resnet_jax.report.document import to_html, to_markdown
-from resnet_jax.report.page import page
-from resnet_jax.report.prediction import draw_prediction
-from resnet_jax.report.runs import find
-from resnet_jax.run_directory import RunDirectory, read_metrics
-from resnet_jax.stored_arrays import SAME, sound_shape
+from resnet_jax.run.checkpoints import WRITTEN_LAST, Checkpoints, read_variables
+from resnet_jax.run.checksums import write_checksums
+from resnet_jax.run.curves import draw_curves
+from resnet_jax.run.metrics import read_metrics
+from resnet_jax.run.stored_arrays import SAME, sound_shape
+from resnet_jax.run.workdir import RunDirectory
 from resnet_jax.weights.files import read_arrays
 from resnet_jax.weights.presets import of_weights
 from tests.pictures import noise

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import main as command
-from resnet_jax.checkpoints import Checkpoints
-from resnet_jax.wiring import build
+from resnet_jax.run.checkpoints import Checkpoints
+from resnet_jax.setup import build
 from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -15,15 +15,16 @@ from PIL import Image
 
 import main as command
 from resnet_jax import __main__ as commands
-from resnet_jax import create_model, hosts, load_weights, save_weights, wiring, workers
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax import create_model, load_weights, save_weights, setup
 from resnet_jax.config import to_dict
 from resnet_jax.data.identity import fingerprint, identity
 from resnet_jax.data.sources import open_dataset
 from resnet_jax.errors import ConfigError
-from resnet_jax.run_directory import read_metrics
+from resnet_jax.run import distributed, workers
+from resnet_jax.run.checkpoints import Checkpoints
+from resnet_jax.run.metrics import read_metrics
+from resnet_jax.setup import build
 from resnet_jax.weights.presets import of_weights
-from resnet_jax.wiring import build
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = [
@@ -271,9 +272,9 @@ def test_a_sweep_in_the_folder_of_another_is_refused_and_keeps_it(tmp_path, caps
 
 
 def test_a_coordinator_whose_name_is_not_known_is_said_at_once(monkeypatch, capsys):
-    monkeypatch.setattr(hosts, "START_SECONDS", 0)
+    monkeypatch.setattr(distributed, "START_SECONDS", 0)
     with pytest.raises(ConfigError, match=r"check the spelling of 'nowhere\.invalid'"):
-        hosts.start("nowhere.invalid:1234", 2, 0, 20)
+        distributed.start("nowhere.invalid:1234", 2, 0, 20)
     assert not capsys.readouterr().out
 
 
@@ -358,23 +359,23 @@ def test_a_field_that_would_be_ignored_or_harmful_is_refused(field, value, said)
 
 def test_a_field_that_a_user_adds_to_the_augmentation_reaches_it(monkeypatch):
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Own(wiring.Augment):
+    class Own(setup.Augment):
         solarize: float = 0.0
 
-    monkeypatch.setattr(wiring, "Augment", Own)
+    monkeypatch.setattr(setup, "Augment", Own)
     config = command.parse(["main.py", *SMALL]).config
     with config.unlocked():
         config.augment.solarize = 0.5
-    assert wiring.augmentation(config, open_dataset("digits", image_size=8), 1, 10).solarize == 0.5
+    assert setup.augmentation(config, open_dataset("digits", image_size=8), 1, 10).solarize == 0.5
 
 
 @pytest.mark.parametrize(("examples", "devices", "expected"), [(6, 1, 6), (6, 4, 8)])
 def test_an_evaluation_computes_no_more_images_than_the_devices_need(trained, examples, devices, expected):
     arguments = [*SMALL, *on(trained / "pictures"), f"--config.parallel.devices={devices}"]
-    experiment = build(command.parse(["main.py", *arguments, "--config.training.batch_size=8"]).config)
-    assert experiment.eval_feed.order.examples == examples
-    (rows,) = [each["index"] for each in [experiment.eval_feed.order.rows(0)]]
-    assert len(rows) == expected and experiment.eval_feed.order.steps == 1
+    trainer = build(command.parse(["main.py", *arguments, "--config.training.batch_size=8"]).config)
+    assert trainer.eval_loader.order.examples == examples
+    (rows,) = [each["index"] for each in [trainer.eval_loader.order.rows(0)]]
+    assert len(rows) == expected and trainer.eval_loader.order.steps == 1
 
 
 @pytest.mark.parametrize(
@@ -385,10 +386,10 @@ def test_workers_are_as_many_as_the_cores_and_the_accelerators_need(
     trained, monkeypatch, backend, cores, devices, expected
 ):
     data = open_dataset("folder", str(trained / "pictures"), image_size=8)
-    monkeypatch.setattr(wiring.jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(wiring.jax, "local_device_count", lambda: devices)
-    monkeypatch.setattr(wiring.os, "sched_getaffinity", lambda process: set(range(cores)))
-    assert wiring.default_workers(data) == expected
+    monkeypatch.setattr(setup.jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(setup.jax, "local_device_count", lambda: devices)
+    monkeypatch.setattr(setup.os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert setup.default_workers(data) == expected
 
 
 def test_workers_are_kept_between_evaluations_and_gone_after_the_run(trained, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ Scales: digits (default) and cifar10 (He et al. 2016, table 2: 110 layers, and 1
 
 from configs import cifar10 as cifar10_config
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 ORDERS = ("original", "bn_after_addition", "relu_before_addition", "relu_preactivation", "preactivation")
 

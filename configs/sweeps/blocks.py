@@ -10,14 +10,14 @@ an eighth of the width) and cifar10.
 
 from configs import recipes
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 NETWORKS = {
     "plain-18": ("plain18", {}),
     "resnet-18": ("resnet18", {}),
     "plain-34": ("plain34", {}),
     "resnet-34": ("resnet34", {}),
-    "resnet-34 of bottlenecks": ("resnet34", {"block": "bottleneck"}),
+    "bottlenecks-34": ("resnet34", {"block": "bottleneck"}),
 }
 
 
@@ -31,6 +31,7 @@ def get_config(scale: str = "digits"):
         question="What do shortcuts give ResNet-18 and 34, and what do bottlenecks give ResNet-34?",
         source="He et al. 2015 (arXiv:1512.03385), tables 1 and 2, figure 4",
         finding="Shortcuts help the deeper network more; bottlenecks make a deeper network at a similar cost.",
+        axis="network",
     )
 
 

@@ -6,7 +6,7 @@ Scales: digits (default), cifar10 and imagenet (ResNet-50; 128 is torchvision's 
 """
 
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 
 def get_config(scale: str = "digits"):

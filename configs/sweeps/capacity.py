@@ -7,8 +7,8 @@ cost of ResNet-101).
 """
 
 from configs.sweeps import scales
+from resnet_jax.lab.sweep import Variant, sweep
 from resnet_jax.models.flops import matched_base_width
-from resnet_jax.sweep import Variant, sweep
 
 
 def get_config(scale: str = "digits"):

@@ -7,8 +7,8 @@ imagenet (Xie et al. 2017, table 3: ResNeXt-50; `imagenet101` is its other half)
 """
 
 from configs.sweeps import scales
+from resnet_jax.lab.sweep import Variant, sweep
 from resnet_jax.models.flops import matched_base_width
-from resnet_jax.sweep import Variant, sweep
 
 
 def get_config(scale: str = "digits"):

@@ -7,7 +7,7 @@ Scales: digits (default), cifar10 (He et al. 2015, figure 6) and imagenet (figur
 """
 
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 KINDS = {"plain": "none", "residual": "A"}
 

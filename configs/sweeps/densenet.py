@@ -6,7 +6,7 @@ Scales: digits (default), cifar10 and imagenet (Huang et al. 2017, figure 3).
 """
 
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 
 def get_config(scale: str = "digits"):

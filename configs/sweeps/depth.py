@@ -7,7 +7,7 @@ Scales: digits (default), cifar10 (He et al. 2015, table 6) and imagenet (torchv
 
 from configs import cifar10 as cifar10_config
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 
 def get_config(scale: str = "digits"):

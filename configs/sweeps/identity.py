@@ -8,7 +8,7 @@ error).
 
 from configs import cifar10 as cifar10_config
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 GATE = "model.overrides.shortcut_gate"
 PATHS = {

@@ -8,7 +8,7 @@ It needs 8 devices, of which a CPU makes as many as the flag says. Scales: digit
 """
 
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 DEVICES = 8
 

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from configs import digits as digits_config
 from configs import recipes
 from resnet_jax.errors import ConfigError, nearest
-from resnet_jax.sweep import Variant
+from resnet_jax.lab.sweep import Variant
 
 
 def digits(epochs: float = 15.0, **overrides) -> ConfigDict:

@@ -6,7 +6,7 @@ Scales: digits (default), cifar10 and imagenet (He et al. 2015, table 3).
 """
 
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 SHORTCUTS = ("none", "A", "B", "C")
 

@@ -6,7 +6,7 @@ Scales: digits (default), cifar10 and imagenet (Hu et al. 2018, table 10).
 """
 
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 
 def get_config(scale: str = "digits"):

@@ -7,7 +7,7 @@ Scales: digits (default) and cifar10 (Huang et al. 2016, table 1: 110 layers, 50
 
 from configs import cifar10 as cifar10_config
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 
 def get_config(scale: str = "digits"):

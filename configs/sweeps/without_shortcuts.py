@@ -6,7 +6,7 @@ Scales: digits (default), cifar10 and imagenet (Xie et al. 2017, table 5).
 """
 
 from configs.sweeps import scales
-from resnet_jax.sweep import Variant, sweep
+from resnet_jax.lab.sweep import Variant, sweep
 
 
 def get_config(scale: str = "digits"):

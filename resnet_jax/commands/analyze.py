@@ -18,17 +18,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnet_jax.analysis import correlation, deletion, maps, paths, reordering, responses, surface
-from resnet_jax.analysis.gradcam import gradcam
-from resnet_jax.analysis.gradients import gradient_norms
-from resnet_jax.analysis.scoring import scorer
-from resnet_jax.analysis.watching import blocks, with_statistics_of
-from resnet_jax.commands.subjects import Subject, add_subject_arguments, subject
+from resnet_jax.commands.loading import Subject, add_subject_arguments, subject
 from resnet_jax.errors import ConfigError
+from resnet_jax.lab.analysis import correlation, deletion, maps, paths, reordering, responses, surface
+from resnet_jax.lab.analysis.gradcam import gradcam
+from resnet_jax.lab.analysis.gradients import gradient_norms
+from resnet_jax.lab.analysis.hooks import blocks, with_statistics_of
+from resnet_jax.lab.analysis.scoring import scorer
+from resnet_jax.lab.report.analysis import draw_analysis
+from resnet_jax.lab.report.analysis_tables import table
 from resnet_jax.printable import printable
-from resnet_jax.report.analysis import draw_analysis
-from resnet_jax.report.analysis_tables import table
-from resnet_jax.run_directory import disk_errors, versions, write_atomically
+from resnet_jax.run.files import disk_errors, write_atomically
+from resnet_jax.run.workdir import versions
 from resnet_jax.weights.presets import run_folder
 
 DIGITS = 6  # of the numbers that are written

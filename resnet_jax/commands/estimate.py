@@ -13,7 +13,7 @@ from rich.table import Table
 from resnet_jax.commands.configs import load
 from resnet_jax.config import check_config
 from resnet_jax.errors import ConfigError
-from resnet_jax.estimate import Estimate, Work, estimate, work_of
+from resnet_jax.lab.estimate import Estimate, Work, estimate, work_of
 
 IMAGENET = (1_281_167, 50_000)
 EXAMPLES = {  # training and test images of the data sets whose numbers are known before they are read

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.report.published import read_published
+from resnet_jax.lab.report.published import read_published
 
 HEADING = """# Networks
 

@@ -7,7 +7,7 @@ import pathlib
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from resnet_jax.data.packing import Form, pack
+from resnet_jax.data.packing import PackFormat, pack
 from resnet_jax.data.sources import Dataset
 from resnet_jax.data.sources.archives import TRAIN, open_archives
 from resnet_jax.data.sources.folder import open_folder
@@ -42,7 +42,7 @@ def run(values: argparse.Namespace) -> None:
             raise ConfigError(f"--{name} is {value} and must be 1 or more.")
     if values.quality > 100:
         raise ConfigError(f"--quality is {values.quality} and must be 100 or less.")
-    form = Form(values.resize or values.raw, values.raw is not None, values.quality)
+    form = PackFormat(values.resize or values.raw, values.raw is not None, values.quality)
     console = Console()
     with console.status("Looking for the images"):
         dataset = open_source(values.source, values.data_dir)

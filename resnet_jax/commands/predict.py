@@ -18,16 +18,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnet_jax.analysis.gradcam import gradcam
 from resnet_jax.commands.networks import add_weights_arguments, chosen_network
 from resnet_jax.data.augment import normalize
 from resnet_jax.data.sources.folder import EXTENSIONS
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import ConfigError, DataError
+from resnet_jax.lab.analysis.gradcam import gradcam
+from resnet_jax.lab.report.prediction import draw_prediction
 from resnet_jax.printable import printable
-from resnet_jax.reading import MOST_OF_AN_IMAGE, read_file
-from resnet_jax.report.prediction import draw_prediction
-from resnet_jax.run_directory import disk_errors
+from resnet_jax.run.files import disk_errors
+from resnet_jax.run.reading import MOST_OF_AN_IMAGE, read_file
 from resnet_jax.weights import load_weights
 from resnet_jax.weights.presets import Preset, default, named, of_weights
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from resnet_jax.commands import estimate
 from resnet_jax.commands.configs import load
-from resnet_jax.report.recipes import Source, compare, find_source, read_sources
+from resnet_jax.lab.report.recipes import Source, compare, find_source, read_sources
 
 SOURCES = pathlib.Path("configs/sources.toml")
 HEADING = """# Recipes

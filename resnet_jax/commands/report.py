@@ -5,11 +5,11 @@ import pathlib
 import sys
 
 from resnet_jax.errors import ConfigError
+from resnet_jax.lab.report.document import Figure, Part, to_html, to_markdown
+from resnet_jax.lab.report.page import TITLES, page, published_parts
+from resnet_jax.lab.report.runs import find
 from resnet_jax.printable import printable
-from resnet_jax.report.document import Figure, Part, to_html, to_markdown
-from resnet_jax.report.page import TITLES, page, published_parts
-from resnet_jax.report.runs import find
-from resnet_jax.run_directory import disk_errors, write_atomically
+from resnet_jax.run.files import disk_errors, write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from resnet_jax.data.sources.dataset import example
 from resnet_jax.data.sources.records import FORMAT, INDEX, read_index
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import DataError
-from resnet_jax.workers import WorkerKilled, Workers
+from resnet_jax.run.workers import WorkerKilled, Workers
 
 UNFINISHED = ".unfinished"  # the folder of what is not yet in the index, inside of the packed one
 JPEG_NAMES = (".jpg", ".jpeg")
@@ -28,7 +28,7 @@ OPTIONS = "group_size:1,uncompressed"  # each example can be read alone, and wha
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class PackFormat:
     """What an example becomes.
 
     Attributes:
@@ -61,7 +61,7 @@ class Form:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Shard:
     """A shard to write: the examples `first` to `end` of a split, those left out that can not be decoded."""
 
     split: str
@@ -76,9 +76,9 @@ class Packer:
 
     splits: dict[str, Split]
     folder: pathlib.Path
-    form: Form
+    form: PackFormat
 
-    def __call__(self, task: Task) -> dict:
+    def __call__(self, task: Shard) -> dict:
         """Write a shard and return its record, which is written after it: a shard without one is not whole.
 
         The record has the shard's file, examples, bytes and sha256, their labels and names, and the names and reasons
@@ -108,11 +108,11 @@ class Packer:
         write_text(self.record_of(task), json.dumps(record))
         return record
 
-    def record_of(self, task: Task) -> pathlib.Path:
+    def record_of(self, task: Shard) -> pathlib.Path:
         """Return where the record of a shard is kept until all are written."""
         return self.folder / UNFINISHED / f"{task.split}-{task.number:05}.json"
 
-    def finished(self, task: Task) -> dict | None:
+    def finished(self, task: Shard) -> dict | None:
         """Return the record of a shard that was written before and is still whole, else None."""
         with contextlib.suppress(OSError, ValueError):
             record = json.loads(self.record_of(task).read_text())
@@ -167,7 +167,7 @@ def examine(image: bytes, name: str) -> tuple[Pixels, str | None]:
 def pack(
     dataset: Dataset,
     folder: pathlib.Path,
-    form: Form,
+    form: PackFormat,
     *,
     shard_examples: int = 4096,
     workers: int = 1,
@@ -209,7 +209,7 @@ def pack(
 
     packer = Packer(splits, folder, form)
     tasks = [
-        Task(name, number, first, min(first + shard_examples, len(split)))
+        Shard(name, number, first, min(first + shard_examples, len(split)))
         for name, split in splits.items()
         for number, first in enumerate(range(0, len(split), shard_examples))
     ]
@@ -242,7 +242,7 @@ def begin(folder: pathlib.Path, plan: dict) -> None:
     write_text(written, json.dumps(plan))
 
 
-def work(packer: Packer, tasks: list[Task], workers: int) -> Iterator[tuple[Task, dict]]:
+def work(packer: Packer, tasks: list[Shard], workers: int) -> Iterator[tuple[Shard, dict]]:
     """Yield each task with its record, as they are done by so many processes."""
     if workers <= 1:
         yield from ((task, packer(task)) for task in tasks)

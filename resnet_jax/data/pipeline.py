@@ -19,7 +19,7 @@ import numpy as np
 from resnet_jax.data.sources import Arrays, Split
 from resnet_jax.data.sources.dataset import transformed
 from resnet_jax.errors import DataError
-from resnet_jax.workers import WorkerKilled, Workers
+from resnet_jax.run.workers import WorkerKilled, Workers
 
 Rows = dict[str, np.ndarray]
 
@@ -98,12 +98,12 @@ class EvaluationOrder:
 
 
 Order = TrainingOrder | EvaluationOrder
-Cut = tuple[int, int]  # the steps of one dispatch: first, and one past the last
+StepRange = tuple[int, int]  # the steps of one dispatch: first, and one past the last
 
 
 @dataclasses.dataclass(frozen=True)
 class Resident:
-    """A feed for data that fits: all examples lie on every device, and only the numbers of those to read travel."""
+    """A loader for data that fits: all examples lie on every device, and only the numbers of those to read travel."""
 
     split: Arrays
     order: Order
@@ -126,9 +126,9 @@ class Resident:
     def close(self) -> None:
         """Nothing needs to be ended."""
 
-    def chunks(self, cuts: Iterable[Cut]) -> Iterator[Rows]:
+    def batches(self, ranges: Iterable[StepRange]) -> Iterator[Rows]:
         """Yield the rows of each cut, stacked by step."""
-        for start, end in cuts:
+        for start, end in ranges:
             yield stack([self.order.rows(step) for step in range(start, end)])
 
 
@@ -138,7 +138,7 @@ Transform = Callable[[np.ndarray | bytes, np.random.Generator, np.ndarray | None
 
 @dataclasses.dataclass(frozen=True)
 class Streamed:
-    """A feed for data that does not fit: examples are read and transformed on the host, ahead of the step that needs
+    """A loader for data that does not fit: examples are read and transformed on the host, ahead of the step that needs
     them.
 
     A batch is read in parts of up to `PART` examples. At most 2 * `THREADS` parts are in memory besides the batch of
@@ -150,7 +150,7 @@ class Streamed:
       transform: (image or its encoded bytes, random generator, where to put it or None) to uint8 (height, width,
         channels), which lies there or anywhere.
       seed: of the transform's randomness, which is drawn from (seed, position) for every example.
-      workers: processes that read and transform, which several feeds may share; None leaves it to threads of this one.
+      workers: processes that read and transform, which loaders may share; None leaves it to threads of this one.
       later: pairs of a step and the transform that takes over from that step on, by step; the images of one step are
         of one size, and those of another may be of another.
     """
@@ -183,20 +183,20 @@ class Streamed:
         return Reader(self.split, self.order, self.transform, self.seed, self.later, self.parts)
 
     def close(self) -> None:
-        """End the worker processes, which other feeds may share and which the next batch starts again."""
+        """End the worker processes, which other loaders may share and which the next batch starts again."""
         if self.workers is not None:
             self.workers.close()
 
-    def chunks(self, cuts: Iterable[Cut]) -> Iterator[Rows]:
-        """Yield the batches of each cut, stacked by step. The cuts must follow each other without a gap.
+    def batches(self, ranges: Iterable[StepRange]) -> Iterator[Rows]:
+        """Yield the batches of each cut, stacked by step. The ranges must follow each other without a gap.
 
         Raises DataError for an example that cannot be read, by its name, and for a worker process that was killed.
         """
-        cuts = list(cuts)
-        if not cuts:
+        ranges = list(ranges)
+        if not ranges:
             return
-        with contextlib.closing(self._read(range(cuts[0][0] * self.parts, cuts[-1][1] * self.parts))) as parts:
-            for start, end in cuts:
+        with contextlib.closing(self._read(range(ranges[0][0] * self.parts, ranges[-1][1] * self.parts))) as parts:
+            for start, end in ranges:
                 yield _join([next(parts) for _ in range((end - start) * self.parts)], end - start)
 
     def _read(self, numbers: range) -> Iterator[Rows]:
@@ -218,7 +218,7 @@ class Streamed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads the parts of this host's rows of each batch, by number; what worker processes get of a feed."""
+    """Reads the parts of this host's rows of each batch, by number; what worker processes get of a loader."""
 
     split: Split
     order: Order

@@ -111,7 +111,7 @@ class Block(nn.Module):
         return x
 
     def join(self, branch: OutMaps, shortcut: OutMaps) -> OutMaps:
-        """Return the sum; a method, so that a study can intercept it (`resnet_jax.analysis.watching`)."""
+        """Return the sum; a method, so that a study can intercept it (`resnet_jax.lab.analysis.hooks`)."""
         return branch + shortcut
 
     def add_shortcut(self, y: OutMaps, x: Maps, train: bool, normalize: bool = True) -> OutMaps:

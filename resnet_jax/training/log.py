@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from resnet_jax.errors import Diverged
-from resnet_jax.progress import Progress
-from resnet_jax.run_directory import RunDirectory, read_metrics
-from resnet_jax.training.experiment import Experiment
+from resnet_jax.run.metrics import read_metrics
+from resnet_jax.run.progress import Progress
+from resnet_jax.run.workdir import RunDirectory
+from resnet_jax.training.trainer import Trainer
 
 
 class Log:
@@ -19,11 +20,11 @@ class Log:
     They are fetched one dispatch late, so that the devices never wait for the host to have written them.
     """
 
-    def __init__(self, experiment: Experiment, record: RunDirectory, progress: Progress):
-        self._experiment = experiment
+    def __init__(self, trainer: Trainer, record: RunDirectory, progress: Progress):
+        self._experiment = trainer
         self._record = record
         self._progress = progress
-        self._learning_rate = jax.jit(experiment.learning_rate)
+        self._learning_rate = jax.jit(trainer.learning_rate)
         self._past = read_metrics(record.metrics) if record.metrics.exists() else []
         self._earlier_seconds = self._past[-1]["wall_seconds"] if self._past else 0.0
         self._started = time.perf_counter()

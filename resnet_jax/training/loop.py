@@ -11,21 +11,21 @@ from collections.abc import Iterator
 
 import jax
 
-from resnet_jax.checkpoints import Checkpoints
-from resnet_jax.data.pipeline import Cut
-from resnet_jax.interrupts import Interrupts
-from resnet_jax.training.experiment import Experiment
+from resnet_jax.data.pipeline import StepRange
+from resnet_jax.run.checkpoints import Checkpoints
+from resnet_jax.run.interrupts import Interrupts
 from resnet_jax.training.log import Log
 from resnet_jax.training.metrics import Sums
 from resnet_jax.training.state import TrainState
+from resnet_jax.training.trainer import Trainer
 
 # Dispatches that the host may be ahead by: the next batch is read and travels while the devices compute, and no more of
 # them lie on the devices than these and one.
-AHEAD = 2
+MAX_IN_FLIGHT = 2
 
 
 def train(
-    experiment: Experiment, state: TrainState, first: int, log: Log, checkpoints: Checkpoints, interrupts: Interrupts
+    trainer: Trainer, state: TrainState, first: int, log: Log, checkpoints: Checkpoints, interrupts: Interrupts
 ) -> None:
     """Train `state`, which has done `first` steps, to the last step.
 
@@ -34,28 +34,28 @@ def train(
       Interrupted: the user or the system asked to stop; the state is saved.
       UserError: the disk takes no more.
     """
-    key = experiment.key()
-    data = experiment.devices.replicate(experiment.train_feed.data)
-    evaluate = evaluator(experiment, interrupts)
+    key = trainer.key()
+    data = trainer.devices.replicate(trainer.train_loader.data)
+    evaluate = evaluator(trainer, interrupts)
     evaluate(state, 1)  # compiled here, where an interrupt has nothing to save and need not wait for the compiler
     # A transfer between host and device that nobody asked for is slow and silent: here it is an error.
     with jax.transfer_guard("disallow"):
-        if first and is_due(first, experiment.evaluate_every, experiment) and not log.evaluation_at(first):
+        if first and is_due(first, trainer.evaluate_every, trainer) and not log.evaluation_at(first):
             log.evaluated(first, evaluate(state))
 
-        cuts, running = list(dispatches(experiment, first)), collections.deque()
-        with contextlib.closing(experiment.train_feed.chunks(cuts)) as chunks:
-            for (start, end), rows in zip(cuts, chunks, strict=True):
-                dispatch = experiment.devices.scatter(rows, experiment.steps_per_dispatch)
-                state, means = experiment.train_program(state, data, dispatch, key)
+        ranges, running = list(dispatches(trainer, first)), collections.deque()
+        with contextlib.closing(trainer.train_loader.batches(ranges)) as chunks:
+            for (start, end), rows in zip(ranges, chunks, strict=True):
+                dispatch = trainer.devices.shard(rows, trainer.steps_per_dispatch)
+                state, means = trainer.train_program(state, data, dispatch, key)
                 interrupts.hold()
                 running.append(means)
-                if len(running) > AHEAD:
+                if len(running) > MAX_IN_FLIGHT:
                     jax.block_until_ready(running.popleft())
                 log.trained(start, end, means)
                 stops = interrupts.requested
-                evaluates = is_due(end, experiment.evaluate_every, experiment)
-                if stops or evaluates or is_due(end, experiment.save_every, experiment):
+                evaluates = is_due(end, trainer.evaluate_every, trainer)
+                if stops or evaluates or is_due(end, trainer.save_every, trainer):
                     log.flush(end)
                     results = evaluate(state) if evaluates and not stops else {}
                     log.evaluated(end, results)
@@ -66,26 +66,26 @@ def train(
         checkpoints.wait()
 
 
-def evaluator(experiment: Experiment, interrupts: Interrupts):
+def evaluator(trainer: Trainer, interrupts: Interrupts):
     """Return a function of a train state to the metrics of every split: "test", and "test_ema" of its moving averages.
 
     Each example counts exactly once: the metrics hold their number as "examples". An interrupt ends it with no result.
     The function's second argument is how many dispatches to make, if not all.
     """
-    feed = experiment.eval_feed
-    data = experiment.devices.replicate(feed.data)
-    last = feed.order.steps
-    most_steps = min(experiment.steps_per_dispatch, last)
-    cuts = [(step, min(step + most_steps, last)) for step in range(0, last, most_steps)]
+    loader = trainer.eval_loader
+    data = trainer.devices.replicate(loader.data)
+    last = loader.order.steps
+    most_steps = min(trainer.steps_per_dispatch, last)
+    ranges = [(step, min(step + most_steps, last)) for step in range(0, last, most_steps)]
 
     def measure(params, batch_stats, most):
         sums = []
-        with contextlib.closing(feed.chunks(cuts[:most])) as chunks:
+        with contextlib.closing(loader.batches(ranges[:most])) as chunks:
             for rows in chunks:
-                dispatch = experiment.devices.scatter(rows, most_steps)
-                sums.append(experiment.eval_program(params, batch_stats, data, dispatch))
-                if len(sums) > AHEAD:
-                    jax.block_until_ready(sums[-1 - AHEAD])
+                dispatch = trainer.devices.shard(rows, most_steps)
+                sums.append(trainer.eval_program(params, batch_stats, data, dispatch))
+                if len(sums) > MAX_IN_FLIGHT:
+                    jax.block_until_ready(sums[-1 - MAX_IN_FLIGHT])
                 if interrupts.requested:
                     return None
         total = sum(jax.device_get(sums), start=Sums.none())
@@ -100,24 +100,24 @@ def evaluator(experiment: Experiment, interrupts: Interrupts):
     return evaluate
 
 
-def dispatches(experiment: Experiment, first: int) -> Iterator[Cut]:
+def dispatches(trainer: Trainer, first: int) -> Iterator[StepRange]:
     """Yield the steps of each dispatch. Where they end depends on the step alone, not on where the run was started."""
     step = first
-    while step < experiment.total_steps:
-        ends = [(step // every + 1) * every for every in (experiment.steps_per_dispatch, experiment.log_every)]
-        ends += [next_due(step, every, experiment) for every in (experiment.evaluate_every, experiment.save_every)]
-        end = min(*ends, experiment.total_steps)
+    while step < trainer.total_steps:
+        ends = [(step // every + 1) * every for every in (trainer.steps_per_dispatch, trainer.log_every)]
+        ends += [next_due(step, every, trainer) for every in (trainer.evaluate_every, trainer.save_every)]
+        end = min(*ends, trainer.total_steps)
         yield step, end
         step = end
 
 
-def next_due(step: int, every: int, experiment: Experiment) -> int:
+def next_due(step: int, every: int, trainer: Trainer) -> int:
     """Return the first step after `step` at which a multiple of `every` epochs is done."""
-    period = every * experiment.epoch_steps
+    period = every * trainer.epoch_steps
     epoch = math.floor(step / period + 1e-9) + 1
     return math.ceil(epoch * period - 1e-6)
 
 
-def is_due(step: int, every: int, experiment: Experiment) -> bool:
+def is_due(step: int, every: int, trainer: Trainer) -> bool:
     """Return whether `step` is the last one, or the first at which a multiple of `every` epochs is done."""
-    return step == experiment.total_steps or next_due(step - 1, every, experiment) == step
+    return step == trainer.total_steps or next_due(step - 1, every, trainer) == step

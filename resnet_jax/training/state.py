@@ -9,11 +9,11 @@ import optax
 from flax import linen as nn
 
 from resnet_jax.models.initialization import initialize
-from resnet_jax.training.guard import Guard
+from resnet_jax.training.loss_scale import DynamicLossScale
 
 
 @flax.struct.dataclass
-class Average:
+class EMA:
     """Exponential moving averages of the parameters and of the BatchNorm statistics."""
 
     params: Any
@@ -29,8 +29,8 @@ class TrainState:
       params: float32 parameters.
       batch_stats: running BatchNorm means and variances, float32; empty for a network without BatchNorm.
       opt_state: the optimizer's.
-      average: an `Average`, or None where none are kept.
-      guard: a `Guard`, or None where a step that is not finite ends the run.
+      average: an `EMA`, or None where none are kept.
+      guard: a `DynamicLossScale`, or None where a step that is not finite ends the run.
     """
 
     step: Any
@@ -48,7 +48,7 @@ def create_state(
     image_shape: tuple[int, int, int],
     keep_average: bool = False,
     variables: dict[str, Any] | None = None,
-    guard: Guard | None = None,
+    guard: DynamicLossScale | None = None,
 ) -> TrainState:
     """Return the state before the first step.
 
@@ -64,6 +64,6 @@ def create_state(
     if variables is None:
         variables = initialize(model, key, image_shape)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    average = jax.tree.map(jnp.copy, Average(params, batch_stats)) if keep_average else None
+    average = jax.tree.map(jnp.copy, EMA(params, batch_stats)) if keep_average else None
     opt_state = jax.jit(optimizer.init)(params)  # one program, where each array would be one
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, average, guard)

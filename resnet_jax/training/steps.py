@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from resnet_jax.training import losses, metrics
-from resnet_jax.training.guard import choose
-from resnet_jax.training.state import Average, TrainState
+from resnet_jax.training.loss_scale import choose
+from resnet_jax.training.state import EMA, TrainState
 
 Batch = dict[str, jax.Array]
 Tree = Any
@@ -93,7 +93,7 @@ def train_step(
     if moving is not None:
         step = state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
-        moving = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, moving, Average(params, batch_stats))
+        moving = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, moving, EMA(params, batch_stats))
     new = TrainState(state.step + 1, params, batch_stats, opt_state, moving)
     if guard is None:
         return new, means | {"failed": (~finite).astype(jnp.int32)}
@@ -121,5 +121,5 @@ def eval_step(
 
 
 def split(arrays: tuple[jax.Array, ...], parts: int) -> list[tuple[jax.Array, ...]]:
-    """Cut arrays into `parts` along their first axis."""
+    """StepRange arrays into `parts` along their first axis."""
     return list(zip(*(jnp.split(array, parts) for array in arrays), strict=True))

@@ -19,9 +19,9 @@ import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resnet_jax.checkpoints import read_variables
 from resnet_jax.errors import DataError
-from resnet_jax.run_directory import write_atomically
+from resnet_jax.run.checkpoints import read_variables
+from resnet_jax.run.files import write_atomically
 from resnet_jax.weights.adapt import adapted
 from resnet_jax.weights.files import read_arrays
 from resnet_jax.weights.hub import local_file

@@ -19,7 +19,7 @@ import safetensors
 
 from resnet_jax.errors import DataError
 from resnet_jax.printable import printable
-from resnet_jax.reading import read_file
+from resnet_jax.run.reading import read_file
 
 LARGEST = 2**34  # bytes
 

@@ -10,7 +10,7 @@ import pooch
 import requests
 
 from resnet_jax.errors import DataError, nearest
-from resnet_jax.run_directory import disk_errors
+from resnet_jax.run.files import disk_errors
 from resnet_jax.weights.presets import presets
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -15,7 +15,7 @@ import safetensors
 from resnet_jax.errors import ConfigError, DataError, nearest
 from resnet_jax.models.registry import create_model
 from resnet_jax.printable import printable
-from resnet_jax.reading import read_file
+from resnet_jax.run.reading import read_file
 
 RUN_FILE = "preset.json"
 METADATA = "preset"  # the name of a preset in the header of a safetensors file

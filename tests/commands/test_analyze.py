@@ -7,12 +7,12 @@ import pytest
 
 from resnet_jax import save_weights
 from resnet_jax.__main__ import main
-from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.commands import analyze
-from resnet_jax.commands.subjects import called
+from resnet_jax.commands.loading import called
 from resnet_jax.config import to_dict
-from resnet_jax.report.analysis import draw_analysis
-from resnet_jax.wiring import build
+from resnet_jax.lab.report.analysis import draw_analysis
+from resnet_jax.run.checkpoints import Checkpoints
+from resnet_jax.setup import build
 from tests import small
 
 RECORDS = {
@@ -36,14 +36,14 @@ def beginning(tmp_path_factory):
     config.model.overrides.stage_sizes, config.model.overrides.stage_widths = (2,), (4,)
     config.model.overrides.stem_width = 4
     config.training.seed = 3
-    experiment = build(config)
-    state = experiment.initial_state()
+    trainer = build(config)
+    state = trainer.initial_state()
     (folder / "config.json").write_text(json.dumps(to_dict(config)))
-    (folder / "preset.json").write_text(experiment.preset.write())
+    (folder / "preset.json").write_text(trainer.preset.write())
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
         checkpoints.save(0, state, {"top1": 0.1})
     weights = tmp_path_factory.mktemp("weights") / "beginning.safetensors"
-    save_weights(experiment.model, {"params": state.params, "batch_stats": state.batch_stats}, weights)
+    save_weights(trainer.model, {"params": state.params, "batch_stats": state.batch_stats}, weights)
     return folder, weights
 
 

@@ -44,7 +44,7 @@ def test_a_network_that_is_not_listed_is_shown_by_its_name(capsys):
 
 
 def test_the_table_of_costs_is_torch_s_for_every_listed_network():
-    """Our own are held to torch's in tests/models/test_summary.py."""
+    """Our own are held to torch's in tests/models/test_network_summary.py."""
     table = {row["name"]: (row["params"], row["macs"]) for row in models.rows("*")}
     assert table == {name: TORCH[name] for name in list_models()}
     assert list(table) == list_models()

@@ -14,7 +14,7 @@ from PIL import Image
 from resnet_jax import __main__ as command
 from resnet_jax.data import packing
 from resnet_jax.data.decoding import pixels
-from resnet_jax.data.packing import UNFINISHED, Form, pack
+from resnet_jax.data.packing import UNFINISHED, PackFormat, pack
 from resnet_jax.data.sources import Dataset, archives, open_dataset
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import DataError
@@ -65,13 +65,13 @@ def contents(folder):
     return {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-FORMS = {"kept": Form(), "resized": Form(24, quality=80), "raw": Form(24, pixels=True)}
+FORMS = {"kept": PackFormat(), "resized": PackFormat(24, quality=80), "raw": PackFormat(24, pixels=True)}
 
 
 @pytest.mark.parametrize("shard_examples", [1, 7, 20, 100])
 def test_kept_files_come_back_to_the_byte_with_their_labels_names_and_classes(tmp_path, shard_examples):
     data = dataset(photos())
-    pack(data, tmp_path / "out", Form(), shard_examples=shard_examples)
+    pack(data, tmp_path / "out", PackFormat(), shard_examples=shard_examples)
     found = packed(tmp_path / "out")
     assert told(found.train) == told(data.train)
     assert told(found.test) == told(data.test)
@@ -183,7 +183,7 @@ class Deadly(Given):
 def test_a_killed_worker_is_an_error_that_says_so(tmp_path):
     data = Dataset(Deadly(photos()), Given(photos(3)), ("a", "b", "c"), (0.5,), (0.5,))
     with pytest.raises(DataError, match="A worker process was killed"):
-        pack(data, tmp_path / "out", Form(), shard_examples=1, workers=2)
+        pack(data, tmp_path / "out", PackFormat(), shard_examples=1, workers=2)
 
 
 def test_odd_images_are_kept_and_named_and_broken_ones_left_out_and_named(tmp_path):
@@ -199,7 +199,7 @@ def test_odd_images_are_kept_and_named_and_broken_ones_left_out_and_named(tmp_pa
         "empty.jpg": b"",
         "b.jpg": whole,
     }
-    index = pack(dataset(files), tmp_path / "out", Form())
+    index = pack(dataset(files), tmp_path / "out", PackFormat())
     train = index["splits"]["train"]
     odd = {report["name"]: report["why"] for report in train["odd"]}
     broken = {report["name"]: report["why"] for report in train["broken"]}
@@ -227,7 +227,7 @@ def test_of_a_thousand_damaged_files_each_is_packed_or_named(tmp_path, form):
 
 def test_a_split_of_broken_images_alone_is_an_error(tmp_path):
     with pytest.raises(DataError, match="No image of the train split can be decoded, such as: An example of 1 bytes"):
-        pack(dataset({"a": b"x"}), tmp_path / "out", Form())
+        pack(dataset({"a": b"x"}), tmp_path / "out", PackFormat())
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -240,7 +240,7 @@ def test_a_shard_of_broken_images_alone_is_left_out(tmp_path, form):
 
 @pytest.fixture
 def out(tmp_path):
-    pack(dataset(photos(5)), tmp_path / "out", Form(), shard_examples=2)
+    pack(dataset(photos(5)), tmp_path / "out", PackFormat(), shard_examples=2)
     return tmp_path / "out"
 
 
@@ -302,14 +302,14 @@ def test_verify_names_each_file_that_is_not_what_was_packed(out, capsys):
 
 def test_a_folder_is_never_packed_over(tmp_path, out):
     with pytest.raises(DataError, match="holds other data, or the same in another form"):
-        pack(dataset(photos(5)), out, Form(24), shard_examples=2)
+        pack(dataset(photos(5)), out, PackFormat(24), shard_examples=2)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(DataError, match="is not empty and not packed"):
-        pack(dataset(photos(5)), tmp_path / "mine", Form())
+        pack(dataset(photos(5)), tmp_path / "mine", PackFormat())
     packing.begin(tmp_path / "begun", {"format": 1})
     with pytest.raises(DataError, match="was begun with other data or in another form"):
-        pack(dataset(photos(5)), tmp_path / "begun", Form())
+        pack(dataset(photos(5)), tmp_path / "begun", PackFormat())
 
 
 def test_records_without_a_path_or_a_folder_are_refused(tmp_path):

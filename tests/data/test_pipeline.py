@@ -11,7 +11,7 @@ import pytest
 
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder, first_mirrored, stack
 from resnet_jax.data.sources import Arrays
-from resnet_jax.workers import Workers
+from resnet_jax.run.workers import Workers
 from tests import processes
 
 # Two epochs of ten examples, by seed.
@@ -148,10 +148,10 @@ def arrays():
 
 @pytest.mark.parametrize("order", [training(10, 4), EvaluationOrder(10, 4, range(0, 4))], ids=["train", "evaluate"])
 def test_a_resident_feed_reads_the_rows_images_and_labels_in_a_program(arrays, order):
-    feed = Resident(arrays, order)
-    (rows,) = feed.chunks([(1, 3)])
-    program = jax.jit(jax.vmap(feed.read, in_axes=(None, 0)))
-    batches = program(jax.tree.map(jnp.asarray, feed.data), jax.tree.map(jnp.asarray, rows))
+    loader = Resident(arrays, order)
+    (rows,) = loader.batches([(1, 3)])
+    program = jax.jit(jax.vmap(loader.read, in_axes=(None, 0)))
+    batches = program(jax.tree.map(jnp.asarray, loader.data), jax.tree.map(jnp.asarray, rows))
     for i, step in enumerate((1, 2)):
         expected = order.rows(step)
         np.testing.assert_array_equal(batches["image"][i], arrays.images[expected["index"]])
@@ -189,7 +189,7 @@ def arrays_of(arrays):
 
 
 def test_a_resident_feed_stacks_the_steps_of_each_cut(arrays):
-    chunks = list(Resident(arrays, training(10, 4)).chunks([(0, 1), (1, 4)]))
+    chunks = list(Resident(arrays, training(10, 4)).batches([(0, 1), (1, 4)]))
     assert [chunk["index"].shape for chunk in chunks] == [(1, 4), (3, 4)]
     np.testing.assert_array_equal(
         np.concatenate([chunk["index"].ravel() for chunk in chunks]), stream(training(10, 4), 16)
@@ -218,9 +218,9 @@ def streamed(order, workers=0, seed=5):
     return Streamed(Numbers(), order, noisy, seed, Workers(workers) if workers else None)
 
 
-def read(feed, cuts):
-    """The batches of all steps of the cuts."""
-    with contextlib.closing(feed.chunks(cuts)) as chunks:
+def read(loader, ranges):
+    """The batches of all steps of the ranges."""
+    with contextlib.closing(loader.batches(ranges)) as chunks:
         chunks = list(chunks)
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
@@ -272,9 +272,9 @@ def test_an_example_is_transformed_anew_in_each_epoch():
     assert any(len(set(images[images // 10 == index])) == 2 for index in range(10))
 
 
-@pytest.mark.parametrize("cuts", [[(0, 7)], [(0, 2), (2, 3), (3, 7)]])
-def test_cuts_change_only_how_steps_are_stacked(cuts):
-    assert_same(read(streamed(training(10, 4)), cuts), in_threads())
+@pytest.mark.parametrize("ranges", [[(0, 7)], [(0, 2), (2, 3), (3, 7)]])
+def test_cuts_change_only_how_steps_are_stacked(ranges):
+    assert_same(read(streamed(training(10, 4)), ranges), in_threads())
 
 
 def test_a_stream_resumed_at_a_step_goes_on_as_the_one_that_never_stopped():
@@ -295,7 +295,7 @@ def test_worker_processes_read_what_threads_read_from_any_step(nothing_left_behi
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_stream_that_is_closed_early_leaves_nothing_behind(workers, nothing_left_behind):
-    chunks = streamed(training(10, 4), workers).chunks((step, step + 1) for step in range(1000))
+    chunks = streamed(training(10, 4), workers).batches((step, step + 1) for step in range(1000))
     first = next(chunks)
     chunks.close()
     assert_same({name: values[0] for name, values in first.items()}, {n: v[0] for n, v in in_threads().items()})
@@ -304,8 +304,8 @@ def test_a_stream_that_is_closed_early_leaves_nothing_behind(workers, nothing_le
 
 
 def test_a_stream_that_is_never_read_or_has_no_cuts_starts_nothing(nothing_left_behind):
-    streamed(training(10, 4), workers=1).chunks([(0, 1)]).close()
-    assert list(streamed(training(10, 4), workers=1).chunks([])) == []
+    streamed(training(10, 4), workers=1).batches([(0, 1)]).close()
+    assert list(streamed(training(10, 4), workers=1).batches([])) == []
 
 
 def test_a_streamed_evaluation_counts_every_example_once(nothing_left_behind):
@@ -334,9 +334,9 @@ def test_batches_of_several_parts_are_joined_in_order(rows, workers, nothing_lef
 
 def test_a_later_transform_takes_over_at_its_step():
     later = ((3, lambda image, rng, out: image[:1]), (5, lambda image, rng, out: image[:, :1]))
-    feed = Streamed(Numbers(), training(10, 4), noisy, 0, None, later)
+    loader = Streamed(Numbers(), training(10, 4), noisy, 0, None, later)
     for first in (0, 4):
-        with contextlib.closing(feed.chunks((step, step + 1) for step in range(first, 7))) as chunks:
+        with contextlib.closing(loader.batches((step, step + 1) for step in range(first, 7))) as chunks:
             shapes = [chunk["image"].shape[2:4] for chunk in chunks]
         assert shapes == [(2, 3), (2, 3), (2, 3), (1, 3), (1, 3), (2, 1), (2, 1)][first:]
 
@@ -346,9 +346,9 @@ def broken(image, rng, out=None):
 
 
 def test_an_error_of_the_transform_reaches_the_reader(nothing_left_behind):
-    feed = Streamed(Numbers(), training(10, 4), broken, 0)
+    loader = Streamed(Numbers(), training(10, 4), broken, 0)
     with pytest.raises(ValueError, match="this image is damaged"):
-        read(feed, [(0, 1)])
+        read(loader, [(0, 1)])
 
 
 def test_a_streamed_batch_is_read_as_it_is():

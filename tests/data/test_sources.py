@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data.sources import official, open_dataset
+from resnet_jax.data.sources import cifar, open_dataset
 from resnet_jax.data.sources.dataset import share
 from resnet_jax.errors import DataError
 
@@ -84,9 +84,9 @@ def md5(path):
 
 def expect_fake_archive(monkeypatch, archive_md5, url="http://127.0.0.1:9/"):
     """Makes `archive_md5` the official checksum of CIFAR-10 and `url`, by default a dead one, its address."""
-    fields = {**vars(official.CIFAR["cifar10"]), "md5": archive_md5}
-    monkeypatch.setitem(official.CIFAR, "cifar10", official.Cifar(**fields))
-    monkeypatch.setattr(official, "CIFAR_URL", url)
+    fields = {**vars(cifar.CIFAR["cifar10"]), "md5": archive_md5}
+    monkeypatch.setitem(cifar.CIFAR, "cifar10", cifar.Cifar(**fields))
+    monkeypatch.setattr(cifar, "CIFAR_URL", url)
 
 
 def check_fake_cifar10(dataset):
@@ -231,7 +231,7 @@ def test_downloads_go_to_a_cache_folder_when_no_path_is_given(tmp_path, server, 
     archive = folder / "cifar-10-binary.tar.gz"
     write_cifar10_archive(archive)
     expect_fake_archive(monkeypatch, md5(archive), url)
-    monkeypatch.setattr(official.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr(cifar.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
     check_fake_cifar10(open_32("cifar10"))
     assert (tmp_path / "cache" / "resnet_jax" / "cifar10" / "cifar-10-binary.tar.gz").exists()
 
@@ -254,8 +254,8 @@ def test_a_failed_download_says_which_file_from_where_and_where_to_put_it(tmp_pa
 
 
 def test_cifar_checksums_are_the_official_ones():
-    assert official.CIFAR["cifar10"].md5 == "c32a1d4ab5d03f1284b67883e8d87530"
-    assert official.CIFAR["cifar100"].md5 == "03b5dce01913d631647c71ecec9e9cb8"
+    assert cifar.CIFAR["cifar10"].md5 == "c32a1d4ab5d03f1284b67883e8d87530"
+    assert cifar.CIFAR["cifar100"].md5 == "03b5dce01913d631647c71ecec9e9cb8"
 
 
 @pytest.mark.parametrize("content", [b"", cifar_record([1], 1, 2, 3)[:-1]], ids=["empty", "cut off"])
@@ -328,11 +328,11 @@ def test_unpacked_fashion_mnist_is_read(tmp_path):
 
 def test_fashion_mnist_is_downloaded_and_verified(tmp_path, server, monkeypatch):
     folder, url = server
-    monkeypatch.setattr(official, "FASHION_MNIST_URL", url)
+    monkeypatch.setattr(cifar, "FASHION_MNIST_URL", url)
     for name, content in fashion_files().items():
         target = folder / f"{name}.gz"
         target.write_bytes(gzip.compress(content))
-        monkeypatch.setitem(official.FASHION_MNIST_MD5, target.name, md5(target))
+        monkeypatch.setitem(cifar.FASHION_MNIST_MD5, target.name, md5(target))
     dataset = open_32("fashion_mnist", str(tmp_path / "data"))
     assert dataset.train.labels.tolist() == [9, 0, 4]
     assert len(list((tmp_path / "data").iterdir())) == 4

@@ -8,7 +8,7 @@ import pytest
 
 import main as train_command
 from resnet_jax import __main__ as command
-from resnet_jax.reading import read_file
+from resnet_jax.run.reading import read_file
 from tests.pictures import encode, photo
 
 FIELDS = {

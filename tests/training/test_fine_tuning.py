@@ -12,7 +12,7 @@ from resnet_jax import load_weights, save_weights
 from resnet_jax.data.augment import Augment
 from resnet_jax.errors import DataError
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.run_directory import read_metrics
+from resnet_jax.run.metrics import read_metrics
 from resnet_jax.runner import run
 from resnet_jax.training.optimizers import OPTIMIZERS, create_optimizer
 from resnet_jax.training.state import create_state

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from resnet_jax.progress import Progress
-from resnet_jax.run_directory import RunDirectory
+from resnet_jax.run.progress import Progress
+from resnet_jax.run.workdir import RunDirectory
 from resnet_jax.training import log
-from resnet_jax.training.experiment import Experiment
+from resnet_jax.training.trainer import Trainer
 
 
 class Late:
@@ -39,11 +39,11 @@ def test_the_speed_of_every_record_is_that_of_its_steps(monkeypatch, waits):
         "device_get",
         lambda tree: jax.tree.map(lambda x: x.fetch() if isinstance(x, Late) else x, tree),
     )
-    experiment = mock.Mock(
-        spec=Experiment, learning_rate=lambda step: 0.1 * jnp.ones(()), log_every=1, batch_size=8, epoch_steps=1.0
+    trainer = mock.Mock(
+        spec=Trainer, learning_rate=lambda step: 0.1 * jnp.ones(()), log_every=1, batch_size=8, epoch_steps=1.0
     )
     record = mock.Mock(spec=RunDirectory, metrics=pathlib.Path("none"), log=records.append)
-    watched = log.Log(experiment, record, mock.Mock(spec=Progress))
+    watched = log.Log(trainer, record, mock.Mock(spec=Progress))
     for step in range(1, 5):
         if waits:
             clock.now = 2.0 * step

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from resnet_jax import runner
-from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.config import to_dict
 from resnet_jax.data.sources import open_dataset
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged
-from resnet_jax.interrupts import Interrupted, Interrupts
-from resnet_jax.run_directory import read_metrics
+from resnet_jax.run.checkpoints import Checkpoints
+from resnet_jax.run.interrupts import Interrupted, Interrupts
+from resnet_jax.run.metrics import read_metrics
+from resnet_jax.setup import build
 from resnet_jax.training.loop import dispatches, is_due, next_due
-from resnet_jax.wiring import build
 from tests import small
 
 
@@ -150,9 +150,9 @@ def test_a_late_divergence_keeps_the_last_good_checkpoint(small_config, tmp_path
 
 def test_a_transfer_that_nobody_asked_for_is_an_error(small_config, tmp_path, monkeypatch):
     def build_with_host_rows(config, begun):
-        experiment = build(config)
-        sneaky = lambda state, data, rows, key: experiment.train_program(state, data, jax.device_get(rows), key)  # noqa: E731
-        return runner.Experiment(**{**experiment.__dict__, "train_program": sneaky})
+        trainer = build(config)
+        sneaky = lambda state, data, rows, key: trainer.train_program(state, data, jax.device_get(rows), key)  # noqa: E731
+        return runner.Experiment(**{**trainer.__dict__, "train_program": sneaky})
 
     monkeypatch.setattr(runner, "build", build_with_host_rows)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
@@ -161,20 +161,20 @@ def test_a_transfer_that_nobody_asked_for_is_an_error(small_config, tmp_path, mo
 
 def test_dispatches_from_any_mark_are_those_of_the_whole_run(small_config):
     small_config.training.steps_per_dispatch = 4
-    experiment = build(small_config)
-    whole = list(dispatches(experiment, 0))
-    assert whole[0][0] == 0 and whole[-1][1] == experiment.total_steps
+    trainer = build(small_config)
+    whole = list(dispatches(trainer, 0))
+    assert whole[0][0] == 0 and whole[-1][1] == trainer.total_steps
     assert all(0 < end - start <= 4 for start, end in whole)
     for start, _ in whole:
-        assert list(dispatches(experiment, start)) == [cut for cut in whole if cut[0] >= start]
+        assert list(dispatches(trainer, start)) == [cut for cut in whole if cut[0] >= start]
 
 
 def test_epochs_end_at_the_first_step_that_has_seen_all_of_their_examples(small_config):
-    experiment = build(small_config)
-    examples = experiment.train_feed.order.examples
-    ends = [step for step in range(1, 46) if is_due(step, 1, experiment)]
+    trainer = build(small_config)
+    examples = trainer.train_loader.order.examples
+    ends = [step for step in range(1, 46) if is_due(step, 1, trainer)]
     assert ends == [-(-epoch * examples // 96) for epoch in (1, 2, 3)]
-    assert next_due(0, 2, experiment) == -(-2 * examples // 96)
+    assert next_due(0, 2, trainer) == -(-2 * examples // 96)
 
 
 def test_several_steps_a_dispatch_train_as_one_at_a_time(small_config, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from resnet_jax import runner
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import create_model
-from resnet_jax.wiring import check_norms
+from resnet_jax.setup import check_norms
 
 SMALL = dict(stage_sizes=(1, 1, 1, 1), stage_widths=(4, 4, 4, 4), stem_width=4, num_classes=3)
 
@@ -28,7 +28,7 @@ def test_one_value_a_channel_is_refused(name, fields, image, images, refused):
     if not refused:
         check_norms(model, (image, image, 3), images)
         return
-    with pytest.raises(ConfigError, match="one value a channel.*larger images, more of them"):
+    with pytest.raises(ConfigError, match=r"one value a channel.*larger images, more of them"):
         check_norms(model, (image, image, 3), images)
 
 

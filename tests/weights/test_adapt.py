@@ -5,10 +5,10 @@ import pytest
 import safetensors.numpy
 
 from resnet_jax import load_weights, save_weights
-from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.errors import CheckpointError, DataError
 from resnet_jax.models.densenet import DenseNet
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.run.checkpoints import Checkpoints
 from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.state import create_state
 from resnet_jax.weights.adapt import adapt_kernel

@@ -51,7 +51,7 @@ def test_a_preset_has_the_values_of_its_source(name, resize, size, interpolation
 
 
 def test_the_accuracies_are_those_of_the_table_of_published_results():
-    text = importlib.resources.files("resnet_jax.report").joinpath("published.csv").read_text()
+    text = importlib.resources.files("resnet_jax.lab.report").joinpath("published.csv").read_text()
     for row in csv.DictReader(text.splitlines()):
         if row["source"].startswith("torchvision"):
             assert named(f"{row['name']}.IMAGENET1K_V1").top1 == float(row["top1"])

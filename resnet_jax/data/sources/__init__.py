@@ -1,10 +1,10 @@
 """Where examples are: `open_dataset` turns the name of a source into a training split and a test split."""
 
 from resnet_jax.data.sources.archives import open_archives
+from resnet_jax.data.sources.cifar import open_cifar, open_fashion_mnist
 from resnet_jax.data.sources.dataset import Arrays, Dataset, Split
-from resnet_jax.data.sources.embedded import open_digits, open_synthetic
+from resnet_jax.data.sources.digits import open_digits, open_synthetic
 from resnet_jax.data.sources.folder import open_folder
-from resnet_jax.data.sources.official import open_cifar, open_fashion_mnist
 from resnet_jax.data.sources.records import open_records
 from resnet_jax.data.sources.tfds import open_tfds
 from resnet_jax.errors import DataError, nearest

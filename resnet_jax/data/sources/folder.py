@@ -10,7 +10,7 @@ from jaxtyping import Int32
 
 from resnet_jax.data.sources.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
 from resnet_jax.errors import DataError
-from resnet_jax.reading import MOST_OF_AN_IMAGE, read_file
+from resnet_jax.run.reading import MOST_OF_AN_IMAGE, read_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 VALIDATION_FOLDERS = ("val", "valid", "validation")

@@ -18,7 +18,7 @@ from jaxtyping import Int32
 
 from resnet_jax.data.sources.dataset import Dataset
 from resnet_jax.errors import DataError
-from resnet_jax.reading import read_file
+from resnet_jax.run.reading import read_file
 
 INDEX = "index.json"
 FORMAT = 1  # of the index and of all that it names

@@ -1,0 +1,1 @@
+"""The laboratory: sweeps, measurements, reports and estimates. Training imports nothing of it."""
