@@ -108,7 +108,7 @@ def test_a_sweep_is_trained_by_the_command_and_refuses_another_config(tmp_path, 
     monkeypatch.chdir(pathlib.Path(__file__).parents[2])
     monkeypatch.setattr(jax, "clear_caches", lambda: None)  # other tests use them
     file = tmp_path / "file.py"
-    file.write_text("from tests import test_sweep_runner\n\n\nget_config = test_sweep_runner.config\n")
+    file.write_text("from tests.lab import test_sweep_runner\n\n\nget_config = test_sweep_runner.config\n")
     folder = tmp_path / "runs"
     arguments = ["main.py", f"--config={file}", f"--workdir={folder}", "--variant=b/seed1"]
     assert command.main([*arguments, "--config.base.training.steps=4"]) == 0
