@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REPEAT_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # for a file that is being written, and for output that nobody reads
 
-uninterrupted = threading.RLock()  # held where the process must not end, for the time of a file
+uninterrupted = threading.RLock()  # held where the process must not end: while it writes a file, or starts others
 
 _state = threading.Lock()
 _watched = False  # whether a thread waits for the signals
@@ -65,13 +65,14 @@ def join_hosts() -> None:
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
     """Start processes in this block, and they ignore SIGINT and SIGTERM to the process group."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    resource_tracker.ensure_running()  # which unblocks both signals as it starts its process
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with uninterrupted:  # a process that is given half of what it needs would say so
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        resource_tracker.ensure_running()  # which unblocks both signals as it starts its process
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Interrupts:
