@@ -16,7 +16,8 @@ if __name__ == "__main__":
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from resnet_jax.config import check_names, read_config, run_config
+from resnet_jax.config.files import check_names, read_config, run_config
+from resnet_jax.config.reference import help_text
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.lab.sweep import is_sweep
 from resnet_jax.run.workdir import RunDirectory
@@ -25,6 +26,7 @@ USAGE = (
     "usage: python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay|list] [--variant=K] "
     "[--config.any.field=value ...]; of a run that was begun, --workdir=DIR is enough"
 )
+HELP = "--help=WORD shows the fields of a config that mention a word. All of them:"
 
 
 def parse(arguments: list[str]) -> flags.FlagValues:
@@ -44,11 +46,8 @@ def parse(arguments: list[str]) -> flags.FlagValues:
         values,
     )
     flags.DEFINE_string("variant", None, "Run of a sweep, by its number or name, or all of a variant.", values)
-    flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
         rest = values(arguments, known_only=True)
-        if values.help:
-            return values
         config = named_config(values)
         check_names(config, [name.lstrip("-").partition("=")[0] for name in rest if re.match("--?config[.]", name)])
         del values.config
@@ -59,6 +58,12 @@ def parse(arguments: list[str]) -> flags.FlagValues:
     if rest:
         raise ConfigError(f"{rest[0]!r} is no flag; {USAGE}.")
     return values
+
+
+def help_word(arguments: list[str]) -> str | None:
+    """Return WORD of `--help=WORD`, an empty word for `--help` or `-h`, and None without it."""
+    found = [re.fullmatch(r"(?:-h|--?help)(?:=(.*))?", argument) for argument in arguments[1:]]
+    return next((match[1] or "" for match in found if match), None)
 
 
 def named_config(values: flags.FlagValues) -> ConfigDict:
@@ -96,11 +101,11 @@ def start(values: flags.FlagValues) -> int:
 def main(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
-        values = parse(arguments)
-        if values.help:
-            print(f"{__doc__}\n{USAGE}\nresnet_jax/config.py describes every field of a config.")
+        word = help_word(arguments)
+        if word is not None:
+            print(help_text(word) if word else f"{__doc__}\n{USAGE}\n{HELP}\n\n{help_text()}")
             return 0
-        return start(values)
+        return start(parse(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -35,6 +35,6 @@ def get_config(name: str = "resnet20"):
     config = recipes.cifar_resnext() if name.startswith("resnext") else recipes.cifar_he2015()
     recipes.name_cifar_network(config, name)
     if name.startswith("preact_") or name in WARMED_UP:
-        config.schedule.warmup_epochs = 1.024  # 400 steps of 128 images
+        config.schedule.warmup_steps = 400
         config.schedule.warmup_start = 0.1
     return config

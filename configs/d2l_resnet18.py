@@ -15,7 +15,7 @@ def get_config():
     config = default_config()
     config.model.name = "d2l_resnet18"
     config.data.source = "fashion_mnist"
-    config.data.array_size = 96
+    config.data.input_size = 96
     config.training.batch_size = 128
     config.training.epochs = 10.0
     config.optimizer.learning_rate = 0.01

@@ -1,7 +1,13 @@
-"""Published training recipes, each with its source. A config takes one and names its network."""
+"""Published training recipes, each with its source and all its values. A config takes one and names its network.
+
+All ImageNet recipes differ from their sources in three things. The network computes in bfloat16, with float32
+parameters, BatchNorm statistics and logits; the sources computed in float32, or in float16 with scaled losses.
+BatchNorm takes the statistics of one device, so they are over `batch_size` divided by the number of devices, and the
+sources had 8 devices or 4. An epoch is 1,281,167 images and a batch may lie across two; the sources drop or repeat some
+images to fill the last batch.
+"""
 
 import functools
-import math
 
 from ml_collections import ConfigDict
 
@@ -29,7 +35,7 @@ def cifar_he2015() -> ConfigDict:
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 1e-4
     config.schedule.name = "step"
-    config.schedule.boundaries = (81.92, 122.88)  # 32,000 and 48,000 steps of 50,000 / 128 an epoch
+    config.schedule.boundaries_steps = (32_000, 48_000)
     config.evaluation.batch_size = 1000
     return config
 
@@ -44,12 +50,20 @@ def cifar_resnext() -> ConfigDict:
     Differs:
     - Their code divides the rate at epochs 147 and 222, and the paper at 150 and 225, as here.
     """
-    config = cifar_he2015()
-    config.training.steps = None
+    config = default_config()
+    config.data.source = "cifar10"
+    config.augment.pad = 4
+    config.augment.flip = True
+    config.training.batch_size = 128
     config.training.epochs = 300.0
+    config.training.log_every = 100
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.momentum = 0.9
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4
+    config.schedule.name = "step"
     config.schedule.boundaries = (150.0, 225.0)
+    config.evaluation.batch_size = 1000
     return config
 
 
@@ -59,31 +73,41 @@ def cifar_short(epochs: float = 10.0) -> ConfigDict:
 
     This project's own, in the spirit of Smith & Topin 2017 (arXiv:1708.07120): a short run that ends at rate 0.
     """
-    config = cifar_he2015()
-    config.training.steps = None
+    config = default_config()
+    config.data.source = "cifar10"
+    config.augment.pad = 4
+    config.augment.flip = True
+    config.training.batch_size = 128
     config.training.epochs = epochs
     config.training.log_every = 50
     config.optimizer.learning_rate = 0.2
+    config.optimizer.momentum = 0.9
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4
     config.schedule.name = "cosine"
-    config.schedule.boundaries = ()
     config.schedule.warmup_epochs = 1.0
+    config.evaluation.batch_size = 1000
     return config
 
 
 def cifar_fast(epochs: int = 24) -> ConfigDict:
     """CIFAR-10 in few epochs on an accelerator: this project's own, of what `configs/cifar10_fast.py` names."""
-    config = cifar_short(epochs=float(epochs))
+    config = default_config()
     config.model.dtype = "bfloat16"
-    config.augment.flip = False
+    config.data.source = "cifar10"
+    config.augment.pad = 4
     config.augment.alternate_flip = True
     config.training.batch_size = 512
+    config.training.epochs = float(epochs)
     config.training.log_every = 98  # steps of an epoch
     config.training.label_smoothing = 0.2
     config.optimizer.learning_rate = 0.4
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 5e-4
     config.schedule.name = "linear"
     config.schedule.warmup_epochs = 5.0
+    config.evaluation.batch_size = 1000
     config.evaluation.flip = True
     config.evaluation.every_epochs = epochs
     config.checkpoint.every_epochs = epochs
@@ -122,60 +146,38 @@ def imagenet(recipe: str, network: str) -> ConfigDict:
     return config
 
 
-def _imagenet(epochs: float, batch_size: int) -> ConfigDict:
-    """What all ImageNet recipes share: random resized crops, of 224 where nothing else is said, mirror images, and a
-    rate that changes between epochs only.
-
-    All differ from their sources in three things. The network computes in bfloat16, with float32 parameters,
-    BatchNorm statistics and logits; the sources computed in float32, or in float16 with scaled losses. BatchNorm takes
-    the statistics of one device, so they are over `batch_size` divided by the number of devices, and the sources had 8
-    devices or 4. An epoch is 1,281,167 images and a batch may lie across two; the sources drop or repeat some images to
-    fill the last batch.
-    """
-    config = default_config()
-    config.model.dtype = "bfloat16"
-    config.data.source = "folder"
-    config.data.image_size = 224
-    config.augment.flip = True
-    config.training.batch_size = batch_size
-    config.training.epochs = epochs
-    config.training.log_every = 100
-    config.schedule.by_epoch = True
-    return config
-
-
-def _imagenet_steps(epochs: float) -> ConfigDict:
-    """SGD of 256 images a step, rate 0.1 divided by 10 every 30 epochs, weight decay 1e-4 on every parameter.
-
-    The rate grows in proportion to `training.batch_size` where that is changed (Goyal et al. 2017, arXiv:1706.02677).
-    """
-    config = _imagenet(epochs, batch_size=256)
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.base_batch_size = 256
-    config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 1e-4
-    config.schedule.name = "step"
-    config.schedule.boundaries = tuple(float(epoch) for epoch in range(30, math.ceil(epochs), 30))
-    return config
-
-
-def imagenet_fb_resnet_torch(epochs: float = 90.0) -> ConfigDict:
+def imagenet_fb_resnet_torch() -> ConfigDict:
     """ImageNet as facebookarchive/fb.resnet.torch trained it: 90 epochs of SGD with Nesterov momentum.
 
     Batch 256, rate 0.1 divided by 10 at epochs 30 and 60, weight decay 1e-4 on all parameters, bicubic crops of 8 to
     100 % of the image, evaluation on the central 224 of a short side of 256. The last BatchNorm of a block starts at
-    scale 1.
+    scale 1. The rate grows in proportion to `training.batch_size` where that is changed (Goyal et al. 2017,
+    arXiv:1706.02677).
 
     Colours are jittered (brightness, contrast and saturation by up to 0.4) and lit along ImageNet's principal
     components (deviation 0.1).
 
     Nothing of the recipe is missing. Its colours were changed in floating point, and are rounded to 8 bits here.
     """
-    config = _imagenet_steps(epochs)
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.data.source = "folder"
+    config.data.image_size = 224
     config.data.interpolation = "bicubic"
+    config.augment.flip = True
     config.augment.color_jitter = 0.4
     config.augment.lighting = 0.1
+    config.training.batch_size = 256
+    config.training.epochs = 90.0
+    config.training.log_every = 100
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.base_batch_size = 256
+    config.optimizer.momentum = 0.9
     config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 1e-4
+    config.schedule.name = "step"
+    config.schedule.boundaries = (30.0, 60.0)
+    config.schedule.step_per_epoch = True
     return config
 
 
@@ -185,19 +187,54 @@ def imagenet_resnext() -> ConfigDict:
     All else is as in `imagenet_fb_resnet_torch`, on which their code builds, with a third division of the rate at epoch
     90.
     """
-    return imagenet_fb_resnet_torch(epochs=100.0)
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.data.source = "folder"
+    config.data.image_size = 224
+    config.data.interpolation = "bicubic"
+    config.augment.flip = True
+    config.augment.color_jitter = 0.4
+    config.augment.lighting = 0.1
+    config.training.batch_size = 256
+    config.training.epochs = 100.0
+    config.training.log_every = 100
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.base_batch_size = 256
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 1e-4
+    config.schedule.name = "step"
+    config.schedule.boundaries = (30.0, 60.0, 90.0)
+    config.schedule.step_per_epoch = True
+    return config
 
 
-def imagenet_torchvision_v1(epochs: float = 90.0) -> ConfigDict:
+def imagenet_torchvision_v1(epochs: float = 90.0, boundaries: tuple[float, ...] = (30.0, 60.0)) -> ConfigDict:
     """ImageNet as torchvision's references/classification trained the IMAGENET1K_V1 weights.
 
     Batch 256 (8 x 32), SGD with momentum 0.9 and without Nesterov, rate 0.1 divided by 10 every 30 epochs, weight decay
     1e-4 on all parameters, bilinear crops, evaluation on the central 224 of a short side of 256. 90 epochs; its
-    ResNeXts had 100, and a third division at epoch 90.
+    ResNeXts had 100, and a third division at epoch 90. The rate grows in proportion to `training.batch_size` where that
+    is changed (Goyal et al. 2017, arXiv:1706.02677).
 
-    Nothing of the recipe is missing; what differs for every ImageNet recipe is in `_imagenet`.
+    Nothing of the recipe is missing; the module's docstring says what differs for every ImageNet recipe.
     """
-    return _imagenet_steps(epochs)
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.data.source = "folder"
+    config.data.image_size = 224
+    config.augment.flip = True
+    config.training.batch_size = 256
+    config.training.epochs = epochs
+    config.training.log_every = 100
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.base_batch_size = 256
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 1e-4
+    config.schedule.name = "step"
+    config.schedule.boundaries = boundaries
+    config.schedule.step_per_epoch = True
+    return config
 
 
 def imagenet_torchvision_v2() -> ConfigDict:
@@ -216,23 +253,31 @@ def imagenet_torchvision_v2() -> ConfigDict:
 
     Nothing of the recipe is missing.
     """
-    config = _imagenet(epochs=600.0, batch_size=1024)
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.data.source = "folder"
     config.data.image_size = 176
     config.data.eval_size = 224
     config.data.resize = 232
+    config.augment.flip = True
     config.augment.policy = "trivial_augment_wide"
     config.augment.erase = 0.1
     config.augment.repeats = 4
     config.augment.mixup = 0.2
     config.augment.cutmix = 1.0
+    config.training.batch_size = 1024
+    config.training.epochs = 600.0
+    config.training.log_every = 100
     config.training.label_smoothing = 0.1
     config.training.ema_decay = (1 - (1 - 0.99998) * 1024 * 32 / 600) ** (1 / 32)
     config.optimizer.learning_rate = 0.5
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 2e-5
-    config.optimizer.decays = "all_but_norm"
+    config.optimizer.weight_decay_mask = "all_but_norm"
+    config.schedule.name = "cosine"
     config.schedule.warmup_epochs = 5.0
     config.schedule.warmup_start = 0.01
+    config.schedule.step_per_epoch = True
     return config
 
 
@@ -246,90 +291,150 @@ def imagenet_nvidia() -> ConfigDict:
     Differs:
     - The rate changes at every step here, from 0 on.
     """
-    config = _imagenet(epochs=90.0, batch_size=2048)
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.data.source = "folder"
+    config.data.image_size = 224
+    config.augment.flip = True
+    config.training.batch_size = 2048
+    config.training.epochs = 90.0
+    config.training.log_every = 100
     config.training.label_smoothing = 0.1
     config.optimizer.learning_rate = 2.048
     config.optimizer.momentum = 0.875
     config.optimizer.weight_decay = 1 / 32768
-    config.optimizer.decays = "all_but_norm"
+    config.optimizer.weight_decay_mask = "all_but_norm"
+    config.schedule.name = "cosine"
     config.schedule.warmup_epochs = 8.0
-    config.schedule.by_epoch = False
-    return config
-
-
-def _imagenet_rsb(epochs: float, learning_rate: float, magnitude: float) -> ConfigDict:
-    """What procedures A1, A2 and A3 of Wightman et al. 2021 (arXiv:2110.00476), trained with timm, have in common.
-
-    LAMB with batch 2048, weight decay 0.02 (A1: 0.01) except on BatchNorm and biases, gradients cut to norm 1, a cosine
-    to 1e-6 after 5 epochs of warm-up from 1e-4, binary cross-entropy, RandAugment (two of timm's increasing operations,
-    of a magnitude with deviation 0.5), mixup 0.1 (A1: 0.2) or CutMix 1.0 by even chance, bicubic crops, the last
-    BatchNorm of a block at scale 0 at first, and evaluation on the central 224 of a short side of 235, which is
-    224 / 0.95 rounded down as timm does.
-
-    Differs:
-    - The targets of a mixed image are its two shares. There, both classes have target 1 (in timm, if above 0.2).
-    - LAMB's trust ratio scales every parameter. In timm it leaves those out that do not decay.
-    - Repeated augmentation goes through all images once in three epochs. There, each epoch draws a third of them anew.
-    """
-    config = _imagenet(epochs, batch_size=2048)
-    config.model.overrides.zero_init_last = True
-    config.data.eval_size = 224
-    config.data.resize = 235
-    config.data.interpolation = "bicubic"
-    config.augment.policy = "rand_augment"
-    config.augment.magnitude = magnitude
-    config.augment.mixup = 0.1
-    config.augment.cutmix = 1.0
-    config.training.loss = "binary_cross_entropy"
-    config.optimizer.name = "lamb"
-    config.optimizer.learning_rate = learning_rate
-    config.optimizer.weight_decay = 0.02
-    config.optimizer.decays = "kernels"
-    config.optimizer.clip_norm = 1.0
-    config.schedule.warmup_epochs = 5.0
-    config.schedule.warmup_start = 1e-4 / learning_rate
-    config.schedule.end = 1e-6
-    config.schedule.from_start = True
     return config
 
 
 def imagenet_rsb_a1() -> ConfigDict:
     """Procedure A1 of Wightman et al. 2021 (arXiv:2110.00476): 600 epochs at 224, else as A2 but for three values.
 
-    Weight decay 0.01, mixup 0.2 and label smoothing 0.1.
+    Weight decay 0.01, mixup 0.2 and label smoothing 0.1; the rest, and what differs, is in `imagenet_rsb_a2`.
     """
-    config = imagenet_rsb_a2()
-    config.training.epochs = 600.0
-    config.training.label_smoothing = 0.1
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.model.overrides.zero_init_last = True
+    config.model.overrides.stochastic_depth = 0.05
+    config.data.source = "folder"
+    config.data.image_size = 224
+    config.data.eval_size = 224
+    config.data.resize = 235
+    config.data.interpolation = "bicubic"
+    config.augment.flip = True
+    config.augment.policy = "rand_augment"
+    config.augment.magnitude = 7.0
+    config.augment.repeats = 3
     config.augment.mixup = 0.2
+    config.augment.cutmix = 1.0
+    config.training.batch_size = 2048
+    config.training.epochs = 600.0
+    config.training.log_every = 100
+    config.training.loss = "binary_cross_entropy"
+    config.training.label_smoothing = 0.1
+    config.optimizer.name = "lamb"
+    config.optimizer.learning_rate = 5e-3
     config.optimizer.weight_decay = 0.01
+    config.optimizer.weight_decay_mask = "kernels"
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup_epochs = 5.0
+    config.schedule.warmup_start = 1e-4 / 5e-3
+    config.schedule.end = 1e-6
+    config.schedule.warmup_overlaps = True
+    config.schedule.step_per_epoch = True
     return config
 
 
 def imagenet_rsb_a2() -> ConfigDict:
-    """Procedure A2 of Wightman et al. 2021 (arXiv:2110.00476): 300 epochs at 224, rate 5e-3, stochastic depth 0.05.
+    """Procedure A2 of Wightman et al. 2021 (arXiv:2110.00476), trained with timm: 300 epochs at 224, rate 5e-3.
 
-    LAMB with batch 2048 and binary cross-entropy, RandAugment of magnitude 7, three copies of an image in a batch; the
-    rest, and what differs, is in `_imagenet_rsb`.
+    LAMB with batch 2048, weight decay 0.02 except on BatchNorm and biases, gradients cut to norm 1, a cosine to 1e-6
+    after 5 epochs of warm-up from 1e-4, binary cross-entropy, RandAugment (two of timm's increasing operations, of
+    magnitude 7 with deviation 0.5), mixup 0.1 or CutMix 1.0 by even chance, three copies of an image in a batch,
+    bicubic crops, stochastic depth 0.05, the last BatchNorm of a block at scale 0 at first, and evaluation on the
+    central 224 of a short side of 235, which is 224 / 0.95 rounded down as timm does.
+
+    Differs:
+    - The targets of a mixed image are its two shares. There, both classes have target 1 (in timm, if above 0.2).
+    - LAMB's trust ratio scales every parameter. In timm it leaves those out that do not decay.
+    - Repeated augmentation goes through all images once in three epochs. There, each epoch draws a third of them anew.
     """
-    config = _imagenet_rsb(epochs=300.0, learning_rate=5e-3, magnitude=7.0)
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.model.overrides.zero_init_last = True
     config.model.overrides.stochastic_depth = 0.05
+    config.data.source = "folder"
+    config.data.image_size = 224
+    config.data.eval_size = 224
+    config.data.resize = 235
+    config.data.interpolation = "bicubic"
+    config.augment.flip = True
+    config.augment.policy = "rand_augment"
+    config.augment.magnitude = 7.0
     config.augment.repeats = 3
+    config.augment.mixup = 0.1
+    config.augment.cutmix = 1.0
+    config.training.batch_size = 2048
+    config.training.epochs = 300.0
+    config.training.log_every = 100
+    config.training.loss = "binary_cross_entropy"
+    config.optimizer.name = "lamb"
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.weight_decay_mask = "kernels"
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup_epochs = 5.0
+    config.schedule.warmup_start = 1e-4 / 5e-3
+    config.schedule.end = 1e-6
+    config.schedule.warmup_overlaps = True
+    config.schedule.step_per_epoch = True
     return config
 
 
 def imagenet_rsb_a3() -> ConfigDict:
     """Procedure A3 of Wightman et al. 2021 (arXiv:2110.00476): 100 epochs at 160, rate 8e-3, evaluated at 224.
 
-    LAMB with batch 2048 and binary cross-entropy, RandAugment of magnitude 6; the rest, and what differs, is in
-    `_imagenet_rsb`.
+    As A2 but for RandAugment of magnitude 6, no repeated augmentation and no stochastic depth; what differs is in
+    `imagenet_rsb_a2`.
     """
-    config = _imagenet_rsb(epochs=100.0, learning_rate=8e-3, magnitude=6.0)
+    config = default_config()
+    config.model.dtype = "bfloat16"
+    config.model.overrides.zero_init_last = True
+    config.data.source = "folder"
     config.data.image_size = 160
+    config.data.eval_size = 224
+    config.data.resize = 235
+    config.data.interpolation = "bicubic"
+    config.augment.flip = True
+    config.augment.policy = "rand_augment"
+    config.augment.magnitude = 6.0
+    config.augment.mixup = 0.1
+    config.augment.cutmix = 1.0
+    config.training.batch_size = 2048
+    config.training.epochs = 100.0
+    config.training.log_every = 100
+    config.training.loss = "binary_cross_entropy"
+    config.optimizer.name = "lamb"
+    config.optimizer.learning_rate = 8e-3
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.weight_decay_mask = "kernels"
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup_epochs = 5.0
+    config.schedule.warmup_start = 1e-4 / 8e-3
+    config.schedule.end = 1e-6
+    config.schedule.warmup_overlaps = True
+    config.schedule.step_per_epoch = True
     return config
 
 
-def imagenet_ffcv(epochs: int) -> ConfigDict:
+def imagenet_ffcv(
+    epochs: int, batch_size: int = 4096, learning_rate: float = 1.7, weight_decay: float = 1e-4
+) -> ConfigDict:
     """ImageNet as libffcv/ffcv-imagenet trains ResNet-50 in 16, 24, 32, 40, 56 or 88 epochs (rn50_configs).
 
     Batch 4096 (8 x 512), SGD with momentum 0.9, rate 1.7 that rises for two epochs from 1.7e-4 and falls to 0 on a
@@ -345,31 +450,27 @@ def imagenet_ffcv(epochs: int) -> ConfigDict:
     """
     if epochs not in FFCV_EPOCHS:
         raise ConfigError(f"ffcv-imagenet has no recipe of {epochs} epochs: use {', '.join(map(str, FFCV_EPOCHS))}.")
-    config = _imagenet(float(epochs), batch_size=4096)
+    config = default_config()
+    config.model.dtype = "bfloat16"
     config.model.overrides.blur_pool = True
+    config.data.source = "folder"
     config.data.image_size = 160
     config.data.size_schedule = ((float(FFCV_EPOCHS[epochs]), 192),)
     config.data.eval_size = 256
     config.data.resize = 293
+    config.augment.flip = True
+    config.training.batch_size = batch_size
+    config.training.epochs = float(epochs)
+    config.training.log_every = 100
     config.training.label_smoothing = 0.1
-    config.optimizer.learning_rate = 1.7
+    config.optimizer.learning_rate = learning_rate
     config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 1e-4
-    config.optimizer.decays = "all_but_branch_norm"
+    config.optimizer.weight_decay = weight_decay
+    config.optimizer.weight_decay_mask = "all_but_branch_norm"
     config.schedule.name = "linear"
     config.schedule.warmup_epochs = 2.0
     config.schedule.warmup_start = 1e-4
-    config.schedule.by_epoch = False
     config.evaluation.flip = True
-    return config
-
-
-def imagenet_ffcv_resnet18(epochs: int) -> ConfigDict:
-    """The same for ResNet-18, on one GPU (rn18_configs): batch 1024, rate 0.5, weight decay 5e-5."""
-    config = imagenet_ffcv(epochs)
-    config.training.batch_size = 1024
-    config.optimizer.learning_rate = 0.5
-    config.optimizer.weight_decay = 5e-5
     return config
 
 
@@ -380,7 +481,9 @@ IMAGENET = {
     "fb_resnet_torch": imagenet_fb_resnet_torch,
     "resnext": imagenet_resnext,
     "torchvision_v1": imagenet_torchvision_v1,
-    "torchvision_v1_100_epochs": functools.partial(imagenet_torchvision_v1, epochs=100.0),
+    "torchvision_v1_100_epochs": functools.partial(
+        imagenet_torchvision_v1, epochs=100.0, boundaries=(30.0, 60.0, 90.0)
+    ),
     "torchvision_v2": imagenet_torchvision_v2,
     "nvidia": imagenet_nvidia,
     "rsb_a1": imagenet_rsb_a1,
@@ -389,7 +492,10 @@ IMAGENET = {
     **{f"ffcv_{epochs}": functools.partial(imagenet_ffcv, epochs) for epochs in FFCV_EPOCHS},
 }
 
-# What a source does otherwise for a network.
+# What a source does otherwise for a network: ffcv-imagenet trains ResNet-18 on one GPU (rn18_configs).
 OF_NETWORK = {
-    (f"ffcv_{epochs}", "resnet18"): functools.partial(imagenet_ffcv_resnet18, epochs) for epochs in FFCV_EPOCHS
+    (f"ffcv_{epochs}", "resnet18"): functools.partial(
+        imagenet_ffcv, epochs, batch_size=1024, learning_rate=0.5, weight_decay=5e-5
+    )
+    for epochs in FFCV_EPOCHS
 }

@@ -17,6 +17,7 @@ VERBS = {
     "summary": "the layers of a network: shapes, parameters, multiply-adds, receptive fields",
     "convert": "weights of any kind that is read, to safetensors",
     "predict": "the classes of images, as a table, as JSON or as pictures",
+    "fields": "the fields of a config: type, default, meaning and allowed values",
     "recipes": "the published recipes, each beside what its source says",
     "estimate": "how long a recipe takes on given hardware, and what that costs",
     "analyze": "a measurement on runs or weights: deletion of blocks, gradients, loss surface, feature maps, ...",

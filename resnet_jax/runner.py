@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from resnet_jax.config import MAY_CHANGE
+from resnet_jax.config import MAY_CHANGE, RENAMED, Config, typed_config
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
 from resnet_jax.models.summary import costs
 from resnet_jax.run.checkpoints import Checkpoints, check_shapes
@@ -44,17 +44,19 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
     keep_programs()
     if workdir is None:
         raise ConfigError("no folder is given for the run: name one by --workdir=DIR, such as --workdir=runs/first.")
-    parallel = config.parallel
+    settings = typed_config(config)
+    parallel = settings.parallel
     with joined(parallel.coordinator, parallel.hosts, parallel.host, parallel.heartbeat_seconds):
-        record = RunDirectory(workdir, writes=jax.process_index() == 0)
+        record = RunDirectory(workdir, writes=jax.process_index() == 0, names=RENAMED)
         trainer = build(config, mode, record.begun())
         if jax.process_index() == 0:
             print(*trainer.data, sep="\n", flush=True)
         with contextlib.closing(trainer), contextlib.closing(record), Interrupts() as interrupts:
-            return {"train": train, "eval": evaluate, "replay": replay_step}[mode](config, trainer, record, interrupts)
+            start = {"train": train, "eval": evaluate, "replay": replay_step}[mode]
+            return start(settings, trainer, record, interrupts)
 
 
-def train(config: ConfigDict, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+def train(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Train from the newest checkpoint, or from the start, to the end."""
     state = trainer.initial_state()
     data = trainer.identity() if record.writes else None
@@ -106,7 +108,7 @@ def draw(record: RunDirectory, title: str) -> None:
             draw_curves(read_metrics(record.metrics), record.curves, title)
 
 
-def evaluate(config: ConfigDict, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+def evaluate(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Evaluate the weights file `training.init_from` if it is set, else the newest checkpoint of the run.
 
     Writes `evaluation.json` to the run's folder.
@@ -136,7 +138,7 @@ def evaluate(config: ConfigDict, trainer: Trainer, record: RunDirectory, interru
     return summary
 
 
-def replay_step(config: ConfigDict, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+def replay_step(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Take the step at which the run diverged once more, from the newest checkpoint or the start.
 
     Writes what it began with to `diverged.npz` and what came out to `replay.json`, both in the run's folder.

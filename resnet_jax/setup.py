@@ -1,9 +1,7 @@
-"""From a config to an trainer: the objects that train and evaluate."""
+"""From a config to a trainer: the objects that train and evaluate."""
 
-import copy
 import dataclasses
 import functools
-import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from resnet_jax.config import as_tuples, check_config, to_dict
+from resnet_jax.config import Config, typed_config
+from resnet_jax.config.files import as_tuples
 from resnet_jax.data.augment import Augment
 from resnet_jax.data.identity import identity
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder
@@ -41,15 +40,12 @@ from resnet_jax.weights.presets import Preset, of_weights, run_folder
 # `results/step` 7,243 images a second of ResNet-50's step on an H200.
 WORKERS_PER_DEVICE = 16
 
-# Fields of config.augment that are not `Augment`'s: of the order of examples, and of what is done on the host.
-ON_HOST = ("repeats", "alternate_flip", "policy", "magnitude", "layers", "color_jitter", "lighting")
 
-
-def build(config: ConfigDict, mode: str = "train", begun: dict | None = None) -> Trainer:
+def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) -> Trainer:
     """Return the trainer of a config.
 
     Args:
-      config: of a run.
+      fields: the config of a run.
       mode: "train", "eval" or "replay"; only an evaluation needs no images to train on.
       begun: the config with which the run was begun, as `to_dict` returns it; None for a new one.
 
@@ -57,7 +53,7 @@ def build(config: ConfigDict, mode: str = "train", begun: dict | None = None) ->
       ConfigError: a value, or a combination of values, that cannot be run.
       DataError: the data are missing or damaged, or have no images to train on and the mode is not "eval".
     """
-    check_config(config)
+    config = typed_config(fields)
     training = config.training
     devices = Devices.create(config.parallel.devices, config.parallel.norm_scope, config.parallel.norm_group)
     train_share = devices.rows_of_host(training.batch_size, "training.batch_size")
@@ -92,10 +88,10 @@ def build(config: ConfigDict, mode: str = "train", begun: dict | None = None) ->
     image_shape = (config.data.image_size, config.data.image_size, 3)
     if isinstance(dataset.train, Arrays):
         image_shape = dataset.train.images.shape[1:]
-        if config.data.array_size:
-            image_shape = (config.data.array_size, config.data.array_size, image_shape[-1])
-    elif config.data.array_size:
-        raise ConfigError("data.array_size is of images that lie in arrays: set data.image_size for streamed ones.")
+        if config.data.input_size:
+            image_shape = (config.data.input_size, config.data.input_size, image_shape[-1])
+    elif config.data.input_size:
+        raise ConfigError("data.input_size applies to in-memory images: set data.image_size for streamed ones.")
 
     epoch_steps = len(dataset.train) / training.batch_size
     total_steps = training.steps or max(1, round(training.epochs * epoch_steps))
@@ -135,24 +131,24 @@ def build(config: ConfigDict, mode: str = "train", begun: dict | None = None) ->
         total_steps=total_steps,
         epoch_steps=epoch_steps,
         batch_size=training.batch_size,
-        steps_per_dispatch=training.steps_per_dispatch or (training.log_every if many else 1),
+        steps_per_call=training.steps_per_call or (training.log_every if many else 1),
         log_every=training.log_every,
-        evaluate_every=config.evaluation.every_epochs,
-        save_every=config.checkpoint.every_epochs,
+        evaluate_every=config.evaluation.every_steps or config.evaluation.every_epochs * epoch_steps,
+        save_every=config.checkpoint.every_steps or config.checkpoint.every_epochs * epoch_steps,
         keep_average=training.ema_decay > 0,
         guarded=training.skip_nonfinite > 0 or config.model.dtype == "float16",
         scaled=config.model.dtype == "float16",
         init_from=training.init_from,
         init_adapt=training.init_adapt,
-        init_average=training.init_average,
+        init_from_ema=training.init_from_ema,
         preset=preset(config, dataset, image_shape),
         identity=functools.partial(identity, dataset),
-        config=to_dict(config),
+        config=dataclasses.asdict(config),
         data=description,
     )
 
 
-def with_preset(config: ConfigDict, dataset: Dataset, begun: dict | None) -> ConfigDict:
+def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:
     """Return a config of which what is not set is as the weights of `training.init_from` expect it.
 
     These are the fields of the network, and the mean and deviation of the channels. They are printed, and so is what is
@@ -162,33 +158,37 @@ def with_preset(config: ConfigDict, dataset: Dataset, begun: dict | None) -> Con
     known = of_weights(run_folder(source) or source) if source else None
     if known is None or known.network != config.model.name:
         return config
-    config, streamed = copy.deepcopy(config), not isinstance(dataset.train, Arrays)
-    taken = {f"model.overrides.{name}": value for name, value in known.overrides.items() if name != "num_classes"}
+    streamed = not isinstance(dataset.train, Arrays)
+    expected = {f"model.overrides.{name}": value for name, value in known.overrides.items() if name != "num_classes"}
     if len(known.mean) == (3 if streamed else dataset.train.images.shape[-1]):
-        taken |= {"data.mean": known.mean, "data.std": known.std}
+        expected |= {"data.mean": known.mean, "data.std": known.std}
     if begun is not None:
-        taken = {name: value for name, value in flattened(begun).items() if name in taken}
-    said = []
-    for name, value in taken.items():
-        *groups, field = name.split(".")
-        group, value = functools.reduce(operator.getitem, groups, config), as_tuples(value)
-        if group[field] is None:
-            group[field] = value
+        expected = {name: value for name, value in flattened(begun).items() if name in expected}
+    present, taken, said = flattened(dataclasses.asdict(config)), {}, []
+    for name, value in expected.items():
+        value = as_tuples(value)
+        if value is None:
+            continue
+        if present.get(name) is None:
+            taken[name] = value
             said.append(f"{name}={value} is taken")
-        elif group[field] != value:
-            said.append(f"{name} is {group[field]} here and {value} there")
+        elif present[name] != value:
+            said.append(f"{name} is {present[name]} here and {value} there")
     if streamed:
         there = {"interpolation": known.interpolation, "image_size": known.size, "resize": known.resize}
         said += [
-            f"data.{name} is {config.data[name]} here and {value} there"
+            f"data.{name} is {present[f'data.{name}']} here and {value} there"
             for name, value in there.items()
-            if config.data[name] != value
+            if present[f"data.{name}"] != value
         ]
-    elif (size := config.data.array_size or dataset.train.images.shape[1]) != known.size:
+    elif (size := config.data.input_size or dataset.train.images.shape[1]) != known.size:
         said.append(f"images have {size} pixels a side here and {known.size} there")
     if said and begun is None and jax.process_index() == 0:
         print(f"What {source} expects: {'; '.join(said)}.")
-    return config
+    overrides = {name.rpartition(".")[2]: value for name, value in taken.items() if name.startswith("model.")}
+    data = {name.rpartition(".")[2]: value for name, value in taken.items() if name.startswith("data.")}
+    model = dataclasses.replace(config.model, overrides={**config.model.overrides, **overrides})
+    return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, **data))
 
 
 def source_in(source: str, path: str | None) -> str:
@@ -204,7 +204,7 @@ def source_in(source: str, path: str | None) -> str:
     return source
 
 
-def preset(config: ConfigDict, dataset: Dataset, image_shape: tuple[int, int, int]) -> Preset:
+def preset(config: Config, dataset: Dataset, image_shape: tuple[int, int, int]) -> Preset:
     """Return what the weights of a run of this config expect of an image, and what they say about it."""
     data, size = config.data, image_shape[0]
     streamed = not isinstance(dataset.train, Arrays)
@@ -212,7 +212,7 @@ def preset(config: ConfigDict, dataset: Dataset, image_shape: tuple[int, int, in
         size = data.eval_size or data.image_size
     return Preset(
         network=config.model.name,
-        overrides={"num_classes": len(dataset.classes)} | to_dict(config)["model"]["overrides"],
+        overrides={"num_classes": len(dataset.classes)} | config.model.overrides,
         dataset=data.source,
         classes=dataset.classes,
         resize=data.resize if streamed else size,
@@ -223,10 +223,10 @@ def preset(config: ConfigDict, dataset: Dataset, image_shape: tuple[int, int, in
     )
 
 
-def network(config: ConfigDict, num_classes: int, norm_axis: str | tuple[str, ...] | None) -> nn.Module:
+def network(config: Config, num_classes: int, norm_axis: str | tuple[str, ...] | None) -> nn.Module:
     """Return the network of a config, for `num_classes` unless it overrides them."""
-    overrides = {name: value for name, value in config.model.overrides.items() if value is not None}
-    fields = dict(num_classes=num_classes, dtype=jnp.dtype(config.model.dtype), norm_axis=norm_axis) | overrides
+    fields = dict(num_classes=num_classes, dtype=jnp.dtype(config.model.dtype), norm_axis=norm_axis)
+    fields |= config.model.overrides
     model = create_model(config.model.name, **fields)
     if model.num_classes < num_classes:
         raise ConfigError(
@@ -257,7 +257,7 @@ def check_microbatches(microbatches: int, images: int) -> None:
         )
 
 
-def augmentation(config: ConfigDict, dataset: Dataset, channels: int, num_classes: int) -> Augment:
+def augmentation(config: Config, dataset: Dataset, channels: int, num_classes: int) -> Augment:
     """Return what is done to a batch on the device."""
     mean, std = (
         tuple(map(float, values)) for values in (config.data.mean or dataset.mean, config.data.std or dataset.std)
@@ -265,16 +265,12 @@ def augmentation(config: ConfigDict, dataset: Dataset, channels: int, num_classe
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"data.mean and data.std must have {channels} values, one a channel of {config.data.source}.")
     on_devices = {field.name for field in dataclasses.fields(Augment)}
-    if unread := sorted(set(config.augment) - on_devices - set(ON_HOST)):
-        raise ConfigError(
-            f"the config has a field augment.{unread[0]}, which nothing reads: add it to data.augment.Augment."
-        )
-    fields = {name: value for name, value in config.augment.items() if name in on_devices}
-    fields |= dict(size=config.data.array_size, label_smoothing=config.training.label_smoothing)
+    fields = {name: value for name, value in dataclasses.asdict(config.augment).items() if name in on_devices}
+    fields |= dict(size=config.data.input_size, label_smoothing=config.training.label_smoothing)
     return Augment(mean=mean, std=std, num_classes=num_classes, **fields)
 
 
-def image_changes(config: ConfigDict) -> tuple[Callable, ...]:
+def image_changes(config: Config) -> tuple[Callable, ...]:
     """Return what is done to the colours and the geometry of each training image on the host, in order."""
     augment = config.augment
     policies = {
@@ -287,22 +283,28 @@ def image_changes(config: ConfigDict) -> tuple[Callable, ...]:
     return policies[augment.policy] + jitter + lighting
 
 
-def update_rule(config: ConfigDict, learning_rate: Callable) -> optax.GradientTransformation:
+def update_rule(config: Config, learning_rate: Callable) -> optax.GradientTransformation:
     """Return the optimizer of a config."""
-    fields = dict(config.optimizer)
-    del fields["learning_rate"], fields["base_batch_size"]  # these made the schedule
-    return create_optimizer(fields.pop("name"), learning_rate, **fields)
+    fields = dataclasses.asdict(config.optimizer)
+    del fields["learning_rate"], fields["base_batch_size"]  # part of the schedule
+    decays, multiplier = fields.pop("weight_decay_mask"), fields.pop("backbone_lr_multiplier")
+    return create_optimizer(fields.pop("name"), learning_rate, decays=decays, backbone_rate=multiplier, **fields)
 
 
-def schedule(config: ConfigDict, epoch_steps: float, epochs: float) -> Callable:
+def schedule(config: Config, epoch_steps: float, epochs: float) -> Callable:
     """Return the learning rate of a config as a function of the step."""
     peak = scaled_peak(config.optimizer.learning_rate, config.training.batch_size, config.optimizer.base_batch_size)
-    fields = dict(config.schedule)
+    fields = dataclasses.asdict(config.schedule)
+    warmup, boundaries = fields.pop("warmup_steps"), fields.pop("boundaries_steps")
+    if warmup is not None:
+        fields["warmup_epochs"] = warmup / epoch_steps
+    if boundaries:
+        fields["boundaries"] = tuple(step / epoch_steps for step in boundaries)
     return create_schedule(fields.pop("name"), peak=peak, steps_per_epoch=epoch_steps, epochs=epochs, **fields)
 
 
 def loaders(
-    config: ConfigDict, dataset: Dataset, train_order: TrainingOrder, eval_order: EvaluationOrder
+    config: Config, dataset: Dataset, train_order: TrainingOrder, eval_order: EvaluationOrder
 ) -> tuple[Resident | Streamed, Resident | Streamed]:
     """Return the training and the evaluation loader: resident for arrays, streamed for all else."""
     data, changes = config.data, image_changes(config)
@@ -317,8 +319,8 @@ def loaders(
         return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
     if config.augment.alternate_flip:
         raise ConfigError("augment.alternate_flip is of images that lie in arrays: set augment.flip for streamed ones.")
-    if data.size_schedule and config.training.steps_per_dispatch > 1:
-        raise ConfigError("data.size_schedule needs steps of their own: leave training.steps_per_dispatch at 0.")
+    if data.size_schedule and config.training.steps_per_call > 1:
+        raise ConfigError("data.size_schedule needs steps of their own: leave training.steps_per_call at 0.")
 
     def train_crop(size):
         # Mirrored on the device, where it costs nothing.

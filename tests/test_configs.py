@@ -11,7 +11,7 @@ import pytest
 import main
 from configs import recipes
 from resnet_jax import setup
-from resnet_jax.config import check_config
+from resnet_jax.config import check_config, typed_config
 from resnet_jax.data.sources import Dataset
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import list_models
@@ -67,7 +67,7 @@ def build(monkeypatch):
 
 def parameters(config, image_shape, classes):
     """The number of parameters of the network of a config, and the shape of its logits for two images."""
-    model = setup.network(config, classes, None)
+    model = setup.network(typed_config(config), classes, None)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     logits, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), images)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])), logits.shape
@@ -172,7 +172,7 @@ def test_every_imagenet_network_can_be_trained_by_every_recipe(file, recipe):
     config = load(file, recipe)
     assert config.is_locked and config.model.name == file
     check_config(config)
-    setup.network(config, 1000, None)
+    setup.network(typed_config(config), 1000, None)
 
 
 @pytest.mark.parametrize("file", IMAGENET_FILES)
@@ -236,7 +236,7 @@ SHORT = {
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": True,
     "optimizer.weight_decay": 5e-4,
-    "optimizer.decays": "all",
+    "optimizer.weight_decay_mask": "all",
     "schedule.name": "cosine",
     "schedule.warmup_epochs": 1.0,
     "schedule.warmup_start": 0.0,
@@ -273,7 +273,7 @@ def test_the_moving_average_of_torchvisions_second_recipe_forgets_in_32_steps_wh
 def test_an_imagenet_recipe_has_its_rates_from_the_first_step_of_an_epoch_to_the_last(recipe, rates):
     config = recipes.imagenet(recipe, "resnet50")
     per_epoch = IMAGENET_IMAGES / config.training.batch_size
-    schedule = jax.jit(setup.schedule(config, per_epoch, config.training.epochs))
+    schedule = jax.jit(setup.schedule(typed_config(config), per_epoch, config.training.epochs))
     for epoch, rate in rates.items():
         first, last = math.ceil(epoch * per_epoch), math.ceil((epoch + 1) * per_epoch) - 2
         np.testing.assert_allclose([schedule(first), schedule(last)], rate, rtol=1e-5)
@@ -284,7 +284,7 @@ def test_a_recipe_of_ffcv_has_the_rates_of_its_cyclic_schedule(network, peak):
     """`get_cyclic_lr` of ffcv-imagenet's train_imagenet.py: lines through 1e-4 of the peak, the peak and 0."""
     config = recipes.imagenet("ffcv_16", network)
     per_epoch = IMAGENET_IMAGES / config.training.batch_size
-    schedule = jax.jit(setup.schedule(config, per_epoch, 16.0))
+    schedule = jax.jit(setup.schedule(typed_config(config), per_epoch, 16.0))
     steps = [0, 100, round(2 * per_epoch), round(9.5 * per_epoch), round(16 * per_epoch) - 1]
     expected = np.interp(np.array(steps) / per_epoch, [0, 2, 16], [1e-4 * peak, peak, 0])
     np.testing.assert_allclose([schedule(step) for step in steps], expected, rtol=1e-4, atol=1e-6)
@@ -310,7 +310,7 @@ def test_a_number_of_epochs_that_ffcv_has_not_is_refused():
 def test_the_rate_of_the_first_recipes_grows_with_the_batch():
     config = recipes.imagenet_torchvision_v1()
     config.training.batch_size = 1024
-    np.testing.assert_allclose(setup.schedule(config, 1251.0, 90.0)(0), 0.4, rtol=1e-6)
+    np.testing.assert_allclose(setup.schedule(typed_config(config), 1251.0, 90.0)(0), 0.4, rtol=1e-6)
 
 
 # 1,281,167 images times the epochs over the batch.
@@ -387,7 +387,7 @@ def test_the_fast_run_rises_for_five_epochs_of_24_and_falls_to_zero_on_a_line():
     """`PiecewiseLinear([0, 5, 24], [0, 0.4, 0])` of cifar10-fast's dawn.py."""
     config = load("cifar10_fast")
     epoch = 50_000 / 512
-    schedule = setup.schedule(config, epoch, 24.0)
+    schedule = setup.schedule(typed_config(config), epoch, 24.0)
     rates = [schedule(round(epochs * epoch)) for epochs in (0, 2.5, 5, 14.5, 24)]
     np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.2, 0], atol=2e-3)
     assert config.training.log_every == math.ceil(epoch)

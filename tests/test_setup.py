@@ -159,19 +159,19 @@ def test_images_alternate_or_are_mirrored_by_chance_and_streamed_ones_do_not_alt
 
 def test_images_of_several_sizes_are_refused_in_one_dispatch(folder_config):
     folder_config.data.size_schedule = ((1.0, 40),)
-    folder_config.training.steps_per_dispatch = 2
+    folder_config.training.steps_per_call = 2
     with pytest.raises(ConfigError, match=r"data\.size_schedule needs"):
         build(folder_config)
 
 
 def test_the_textbooks_network_sees_its_images_at_96_pixels(small_config):
-    small_config.data.array_size = 96
+    small_config.data.input_size = 96
     trainer = build(small_config)
     assert trainer.image_shape == (96, 96, 1) and trainer.preset.size == trainer.preset.resize == 96
 
 
 def test_streamed_images_have_their_size_by_another_field(folder_config):
-    folder_config.data.array_size = 96
+    folder_config.data.input_size = 96
     with pytest.raises(ConfigError, match=r"set data\.image_size"):
         build(folder_config)
 

@@ -64,7 +64,7 @@ def test_a_refused_start_leaves_no_folder_and_the_mended_command_runs_in_it(tmp_
         "--config.model.overrides.stem_width=32": "shortcut",
         "--config.model.name=resnet19": "resnet19",
         "--config.optimizer.name=sdg": "sgd",
-        "--config.optimizer.decays=everything": "everything",
+        "--config.optimizer.weight_decay_mask=everything": "everything",
         "--config.schedule.name=cosin": "cosine",
         "--config.augment.policy=rand_augment": "augment.policy",
         "--config.training.batch_size=0": "batch_size",

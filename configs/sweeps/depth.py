@@ -35,7 +35,7 @@ def cifar10():
     warm = dict(cifar10_config.get_config("resnet110").schedule)
     for variant in made:
         if variant.x >= 110:
-            variant.fields.update({f"schedule.{name}": warm[name] for name in ("warmup_epochs", "warmup_start")})
+            variant.fields.update({f"schedule.{name}": warm[name] for name in ("warmup_steps", "warmup_start")})
     return scales.cifar10(), made
 
 

@@ -6,14 +6,14 @@ import math
 import pathlib
 import sys
 
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.commands.configs import load
-from resnet_jax.config import check_config
+from resnet_jax.config import RENAMED, Config, typed_config
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.estimate import Estimate, Work, estimate, work_of
+from resnet_jax.run.identity import renamed
 
 IMAGENET = (1_281_167, 50_000)
 EXAMPLES = {  # training and test images of the data sets whose numbers are known before they are read
@@ -55,8 +55,7 @@ def estimated(values: argparse.Namespace) -> tuple[list[tuple[str, str]], str]:
 
     Raises ConfigError for a config, a record or a number that gives no estimate.
     """
-    config = load(values.config)
-    check_config(config)
+    config = typed_config(load(values.config))
     given = dict(vars(values))
     for name in ("images_per_second", "size_of_measurement", "devices", "price", "input_images_per_second"):
         if given[name] is not None and not 0 < given[name] < math.inf:
@@ -85,26 +84,29 @@ def estimated(values: argparse.Namespace) -> tuple[list[tuple[str, str]], str]:
     return table_of(work, found), basis
 
 
-def work_of_config(config: ConfigDict, examples: tuple[int, int] | None) -> Work:
+def work_of_config(config: Config, examples: tuple[int, int] | None) -> Work:
     """Return the work of a config on its data set, or on one of so many training and test images."""
     train, test = examples or EXAMPLES.get(config.data.source, IMAGENET)
     epochs = config.training.epochs
     if config.training.steps:
         epochs = config.training.steps * config.training.batch_size / train
-    size = config.data.array_size or ARRAY_SIZES.get(config.data.source) or config.data.image_size
+    every_epochs = config.evaluation.every_epochs
+    if config.evaluation.every_steps:
+        every_epochs = config.evaluation.every_steps * config.training.batch_size / train
+    size = config.data.input_size or ARRAY_SIZES.get(config.data.source) or config.data.image_size
     return work_of(
         epochs,
         train,
         test,
         size=size,
-        size_schedule=tuple(config.data.size_schedule),
+        size_schedule=config.data.size_schedule,
         eval_size=None if config.data.source in ARRAY_SIZES else config.data.eval_size,
-        every_epochs=config.evaluation.every_epochs,
+        every_epochs=every_epochs,
         mirrored=config.evaluation.flip,
     )
 
 
-def measured(file: pathlib.Path, config: ConfigDict) -> tuple[float, int, str]:
+def measured(file: pathlib.Path, config: Config) -> tuple[float, int, str]:
     """Return images a second of training, the pixels a side they had, and what was measured, from a record.
 
     Raises ConfigError where the file is no record, or not one of the config's network in training.
@@ -123,8 +125,8 @@ def measured(file: pathlib.Path, config: ConfigDict) -> tuple[float, int, str]:
         raise ConfigError(f"{file} has no measurement of {network}; it has {names}.")
     if isinstance(record, dict) and record.get("images_per_second") and "wall_seconds" in record:
         try:
-            run = json.loads((file.parent / "config.json").read_text())
-            name, size = run["model"]["name"], run["data"]["array_size"] or ARRAY_SIZES.get(run["data"]["source"])
+            run = renamed(json.loads((file.parent / "config.json").read_text()), RENAMED)
+            name, size = run["model"]["name"], run["data"]["input_size"] or ARRAY_SIZES.get(run["data"]["source"])
             size = size or run["data"]["image_size"]
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{file} has no config.json of its run beside it: give --images-per-second.") from error

@@ -50,7 +50,7 @@ def work_of(
     size: int,
     size_schedule: tuple[tuple[float, int], ...] = (),
     eval_size: int | None = None,
-    every_epochs: int = 1,
+    every_epochs: float = 1.0,
     mirrored: bool = False,
 ) -> Work:
     """Return the work of a run: `epochs` of the training images, and an evaluation every `every_epochs` and at the end.
@@ -61,7 +61,7 @@ def work_of(
       size: pixels a side in training, from epoch 0 on.
       size_schedule: (epoch, size) pairs: another size from that epoch on.
       eval_size: pixels a side in evaluation; None: `size`.
-      every_epochs: from one evaluation to the next.
+      every_epochs: from one evaluation to the next; need not be whole.
       mirrored: whether each image is evaluated with its mirror image.
     """
     starts = [(0.0, size), *((min(epoch, epochs), later) for epoch, later in size_schedule), (epochs, 0)]

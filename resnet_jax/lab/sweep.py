@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from resnet_jax.config import RENAMED
 from resnet_jax.errors import ConfigError, nearest
 
 # Beside its runs, a sweep's folder holds this: what was asked, of which variants, and what the source found.
@@ -147,7 +148,8 @@ def _run_config(base: ConfigDict, variant: Variant, seed: int) -> ConfigDict:
                 group = group[each]
             group[field] = value
         except (KeyError, AttributeError, TypeError) as error:
+            now = f"; it is now called {RENAMED[name]}" if name in RENAMED else ""
             raise ConfigError(
-                f"the variant {variant.label!r} sets {name} to {value!r}, which configs cannot have."
+                f"the variant {variant.label!r} sets {name} to {value!r}, which configs cannot have{now}."
             ) from error
     return config

@@ -40,13 +40,13 @@ def train(
     evaluate(state, 1)  # compiled here, where an interrupt has nothing to save and need not wait for the compiler
     # A transfer between host and device that nobody asked for is slow and silent: here it is an error.
     with jax.transfer_guard("disallow"):
-        if first and is_due(first, trainer.evaluate_every, trainer) and not log.evaluation_at(first):
+        if first and is_due(first, trainer.evaluate_every, trainer.total_steps) and not log.evaluation_at(first):
             log.evaluated(first, evaluate(state))
 
         ranges, running = list(dispatches(trainer, first)), collections.deque()
         with contextlib.closing(trainer.train_loader.batches(ranges)) as chunks:
             for (start, end), rows in zip(ranges, chunks, strict=True):
-                dispatch = trainer.devices.shard(rows, trainer.steps_per_dispatch)
+                dispatch = trainer.devices.shard(rows, trainer.steps_per_call)
                 state, means = trainer.train_program(state, data, dispatch, key)
                 interrupts.hold()
                 running.append(means)
@@ -54,8 +54,8 @@ def train(
                     jax.block_until_ready(running.popleft())
                 log.trained(start, end, means)
                 stops = interrupts.requested
-                evaluates = is_due(end, trainer.evaluate_every, trainer)
-                if stops or evaluates or is_due(end, trainer.save_every, trainer):
+                evaluates = is_due(end, trainer.evaluate_every, trainer.total_steps)
+                if stops or evaluates or is_due(end, trainer.save_every, trainer.total_steps):
                     log.flush(end)
                     results = evaluate(state) if evaluates and not stops else {}
                     log.evaluated(end, results)
@@ -75,7 +75,7 @@ def evaluator(trainer: Trainer, interrupts: Interrupts):
     loader = trainer.eval_loader
     data = trainer.devices.replicate(loader.data)
     last = loader.order.steps
-    most_steps = min(trainer.steps_per_dispatch, last)
+    most_steps = min(trainer.steps_per_call, last)
     ranges = [(step, min(step + most_steps, last)) for step in range(0, last, most_steps)]
 
     def measure(params, batch_stats, most):
@@ -104,20 +104,19 @@ def dispatches(trainer: Trainer, first: int) -> Iterator[StepRange]:
     """Yield the steps of each dispatch. Where they end depends on the step alone, not on where the run was started."""
     step = first
     while step < trainer.total_steps:
-        ends = [(step // every + 1) * every for every in (trainer.steps_per_dispatch, trainer.log_every)]
-        ends += [next_due(step, every, trainer) for every in (trainer.evaluate_every, trainer.save_every)]
+        ends = [(step // every + 1) * every for every in (trainer.steps_per_call, trainer.log_every)]
+        ends += [next_due(step, period) for period in (trainer.evaluate_every, trainer.save_every)]
         end = min(*ends, trainer.total_steps)
         yield step, end
         step = end
 
 
-def next_due(step: int, every: int, trainer: Trainer) -> int:
-    """Return the first step after `step` at which a multiple of `every` epochs is done."""
-    period = every * trainer.epoch_steps
-    epoch = math.floor(step / period + 1e-9) + 1
-    return math.ceil(epoch * period - 1e-6)
+def next_due(step: int, period: float) -> int:
+    """Return the first step after `step` at which a multiple of `period` steps is done."""
+    count = math.floor(step / period + 1e-9) + 1
+    return math.ceil(count * period - 1e-6)
 
 
-def is_due(step: int, every: int, trainer: Trainer) -> bool:
-    """Return whether `step` is the last one, or the first at which a multiple of `every` epochs is done."""
-    return step == trainer.total_steps or next_due(step - 1, every, trainer) == step
+def is_due(step: int, period: float, last: int) -> bool:
+    """Return whether `step` is the last one, or the first at which a multiple of `period` steps is done."""
+    return step == last or next_due(step - 1, period) == step

@@ -25,7 +25,7 @@ def advance(trainer: Trainer, state: TrainState, first: int, last: int) -> tuple
     ranges = [(start, min(end, last)) for start, end in dispatches(trainer, first) if start < last]
     with contextlib.closing(trainer.train_loader.batches(ranges)) as chunks:
         for rows in chunks:
-            dispatch = trainer.devices.shard(rows, trainer.steps_per_dispatch)
+            dispatch = trainer.devices.shard(rows, trainer.steps_per_call)
             state, means = trainer.train_program(state, data, dispatch, key)
     if not ranges:
         return state, {}

@@ -33,8 +33,8 @@ def create_schedule(
     warmup_epochs: float = 0.0,
     warmup_start: float = 0.0,
     end: float = 0.0,
-    from_start: bool = False,
-    by_epoch: bool = False,
+    warmup_overlaps: bool = False,
+    step_per_epoch: bool = False,
 ) -> Callable[[Int[Array, ""] | int], Float[Array, ""]]:
     """Return the learning rate as a function of the number of steps done.
 
@@ -46,23 +46,23 @@ def create_schedule(
       boundaries: epochs at which "step" multiplies the rate by `factor`.
       warmup_epochs: the rate rises linearly from `warmup_start * peak` to `peak` over these.
       end: the last rate of "cosine" (Loshchilov & Hutter 2017, arXiv:1608.03983) and "linear".
-      from_start: these two begin at step 0, and the warm-up hides their first epochs, as in timm; else they begin where
-        the warm-up ends.
-      by_epoch: hold the rate within each epoch, as torchvision's reference training does.
+      warmup_overlaps: these two begin at step 0, and the warm-up hides their first epochs, as in timm; else they begin
+        where the warm-up ends.
+      step_per_epoch: hold the rate within each epoch, as torchvision's reference training does.
     """
     if name not in SCHEDULES:
         raise ConfigError(
             f"no schedule is called {name!r}{nearest(name, SCHEDULES)}; use one of {', '.join(SCHEDULES)}."
         )
 
-    begin = 0.0 if from_start else warmup_epochs
+    begin = 0.0 if warmup_overlaps else warmup_epochs
     epoch_starts = first_step(np.arange(1, math.ceil(epochs) + 1), steps_per_epoch)
     boundary_steps = first_step(np.asarray(boundaries, np.float64), steps_per_epoch)
 
     def schedule(step):
         step = jnp.asarray(step, jnp.int32)
         epoch = step.astype(jnp.float32) / steps_per_epoch
-        if by_epoch:
+        if step_per_epoch:
             epoch = jnp.sum(step >= epoch_starts).astype(jnp.float32)
         progress = jnp.clip((epoch - begin) / max(epochs - begin, 1e-9), 0.0, 1.0)
         if name == "step":

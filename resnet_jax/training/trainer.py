@@ -33,15 +33,15 @@ class Trainer:
       total_steps: at which training ends.
       epoch_steps: steps in an epoch; need not be whole.
       batch_size: global.
-      steps_per_dispatch: most steps that one program runs.
+      steps_per_call: most steps that one program runs.
       log_every: steps.
-      evaluate_every, save_every: epochs.
+      evaluate_every, save_every: steps between evaluations and checkpoints; need not be whole.
       keep_average: whether moving averages are kept.
       guarded: whether steps that are not finite may be left out.
       scaled: whether the loss is scaled, for float16.
       init_from: weights file or run with which the first step begins, or None.
       init_adapt: whether weights of another head or of other images are made to fit.
-      init_average: whether a run's moving averages are taken.
+      init_from_ema: whether a run's moving averages are taken.
       preset: what the weights expect of an image, and what they say about it.
       config: all fields as the trainer has them, as JSON values.
       identity: returns what identifies the data, as `data.identity.identity` does.
@@ -61,16 +61,16 @@ class Trainer:
     total_steps: int
     epoch_steps: float
     batch_size: int
-    steps_per_dispatch: int
+    steps_per_call: int
     log_every: int
-    evaluate_every: int
-    save_every: int
+    evaluate_every: float
+    save_every: float
     keep_average: bool
     guarded: bool
     scaled: bool
     init_from: str | None
     init_adapt: bool
-    init_average: bool
+    init_from_ema: bool
     preset: Preset
     config: dict[str, Any]
     identity: Callable[[], dict[str, Any]]
@@ -84,7 +84,7 @@ class Trainer:
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
         weights = None
         if self.init_from:
-            how = dict(adapt=self.init_adapt, average=self.init_average, key=key)
+            how = dict(adapt=self.init_adapt, average=self.init_from_ema, key=key)
             weights = load_weights(self.model, self.init_from, channels=self.image_shape[-1], **how)
         guard = DynamicLossScale.create(self.scaled) if self.guarded else None
         state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights, guard)

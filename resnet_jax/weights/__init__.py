@@ -148,7 +148,7 @@ def arrays_of_file(file: str | Path, average: bool) -> dict[str, np.ndarray]:
     if average:
         raise DataError(
             f"moving averages are taken from runs alone, and {file} is none: leave them out (--average, average=True, "
-            "training.init_average), or save those that it holds as weights of their own."
+            "training.init_from_ema), or save those that it holds as weights of their own."
         )
     return {torchvision_name(name): array for name, array in read_arrays(local_file(file)).items()}
 

@@ -31,7 +31,7 @@ def test_a_throughput_is_read_of_a_record_of_steps_or_of_a_run(steps, tmp_path, 
         file.write_text(json.dumps({"mode": "train", "rows": [row]}))
     else:
         file.write_text(json.dumps({"images_per_second": 5000.0, "wall_seconds": 9.0}))
-        run = {"model": {"name": "cifar_resnet20"}, "data": {"source": "cifar10", "array_size": None}}
+        run = {"model": {"name": "cifar_resnet20"}, "data": {"source": "cifar10", "input_size": None}}
         (tmp_path / "config.json").write_text(json.dumps(run))
     assert main(["estimate", "--config=configs/cifar10.py:resnet20", f"--from={file}"]) == 0
     # 64,000 steps of 128 images at 5,000 a second.

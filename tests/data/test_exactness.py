@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import setup
-from resnet_jax.config import default_config
+from resnet_jax.config import default_config, typed_config
 from resnet_jax.data.packing import PackFormat, pack
 from resnet_jax.data.pipeline import EvaluationOrder, TrainingOrder
 from resnet_jax.data.sources import open_dataset
@@ -51,7 +51,7 @@ def loaders(folder, workers=0, host=0, hosts=1, seed=3):
     data = open_dataset("records", str(folder), image_size=16)
     share = range(host * BATCH // hosts, (host + 1) * BATCH // hosts)
     train_order = TrainingOrder(len(data.train), BATCH, seed, share, config.augment.repeats)
-    return setup.loaders(config, data, train_order, EvaluationOrder(len(data.test), BATCH, share))
+    return setup.loaders(typed_config(config), data, train_order, EvaluationOrder(len(data.test), BATCH, share))
 
 
 def batches(loader, first=0, steps=STEPS):

@@ -137,7 +137,7 @@ def fine_tuning(small_config, tmp_path):
     save_weights(model, variables, tmp_path / "pretrained.safetensors")
     config.training.init_from = str(tmp_path / "pretrained.safetensors")
     config.training.init_adapt = True
-    config.optimizer.backbone_rate = 0.0
+    config.optimizer.backbone_lr_multiplier = 0.0
     config.optimizer.freeze_norm = True
     config.model.overrides.norm_frozen = True
     return config, model, variables

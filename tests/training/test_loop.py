@@ -160,7 +160,7 @@ def test_a_transfer_that_nobody_asked_for_is_an_error(small_config, tmp_path, mo
 
 
 def test_dispatches_from_any_mark_are_those_of_the_whole_run(small_config):
-    small_config.training.steps_per_dispatch = 4
+    small_config.training.steps_per_call = 4
     trainer = build(small_config)
     whole = list(dispatches(trainer, 0))
     assert whole[0][0] == 0 and whole[-1][1] == trainer.total_steps
@@ -172,14 +172,14 @@ def test_dispatches_from_any_mark_are_those_of_the_whole_run(small_config):
 def test_epochs_end_at_the_first_step_that_has_seen_all_of_their_examples(small_config):
     trainer = build(small_config)
     examples = trainer.train_loader.order.examples
-    ends = [step for step in range(1, 46) if is_due(step, 1, trainer)]
+    ends = [step for step in range(1, 46) if is_due(step, trainer.epoch_steps, 45)]
     assert ends == [-(-epoch * examples // 96) for epoch in (1, 2, 3)]
-    assert next_due(0, 2, trainer) == -(-2 * examples // 96)
+    assert next_due(0, 2 * trainer.epoch_steps) == -(-2 * examples // 96)
 
 
 def test_several_steps_a_dispatch_train_as_one_at_a_time(small_config, tmp_path):
     small_config.training.steps = 6
     one = runner.run(small_config, tmp_path / "one", "train")
-    small_config.training.steps_per_dispatch = 3
+    small_config.training.steps_per_call = 3
     three = runner.run(small_config, tmp_path / "three", "train")
     np.testing.assert_allclose(one["loss"], three["loss"], rtol=1e-3)

@@ -175,12 +175,12 @@ def test_repeat_is_a_scan_over_the_steps_that_are_taken(length, taken):
 
 def test_dispatches_of_fewer_steps_run_the_same_program(precise, one_device):
     """What a GPU would compile a minute for: the steps up to the end of an epoch are fewer than those before."""
-    precise.training.steps_per_dispatch, precise.parallel.devices = 2, 1
+    precise.training.steps_per_call, precise.parallel.devices = 2, 1
     trainer = build(precise)
     state, key = trainer.initial_state(), trainer.key()
     data = trainer.devices.replicate(trainer.train_loader.data)
     for rows in trainer.train_loader.batches([(0, 2), (2, 3)]):
-        dispatch = trainer.devices.shard(rows, trainer.steps_per_dispatch)
+        dispatch = trainer.devices.shard(rows, trainer.steps_per_call)
         state, means = trainer.train_program(state, data, dispatch, key)
         steps = int(dispatch.steps)
         assert np.all(means["loss"][:steps] > 0) and not np.any(means["loss"][steps:])

@@ -43,11 +43,11 @@ def test_the_cifar_recipe_has_the_rates_of_torchs_multistep_at_every_step_around
     np.testing.assert_allclose(rates(schedule, steps), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("by_epoch", [False, True])
-def test_torchvisions_first_recipe_has_the_rates_of_torchs_step_schedule_at_every_epoch(by_epoch):
+@pytest.mark.parametrize("step_per_epoch", [False, True])
+def test_torchvisions_first_recipe_has_the_rates_of_torchs_step_schedule_at_every_epoch(step_per_epoch):
     (expected,) = golden("step_rates")
     schedule = create_schedule(
-        "step", peak=0.1, steps_per_epoch=5004.0, epochs=90.0, boundaries=(30.0, 60.0), by_epoch=by_epoch
+        "step", peak=0.1, steps_per_epoch=5004.0, epochs=90.0, boundaries=(30.0, 60.0), step_per_epoch=step_per_epoch
     )
     epochs = np.arange(90)
     np.testing.assert_allclose(rates(schedule, epochs * 5004), expected, rtol=1e-6)
@@ -64,7 +64,7 @@ def test_torchvisions_second_recipe_has_the_rates_of_torchs_warm_up_and_cosine_a
         epochs=600.0,
         warmup_epochs=5.0,
         warmup_start=0.01,
-        by_epoch=True,
+        step_per_epoch=True,
     )
     epochs = np.arange(600)
     for step in (0, 1, per_epoch // 2, per_epoch - 1):
@@ -81,8 +81,8 @@ def test_procedure_a2_has_the_rates_of_timms_cosine_at_every_epoch():
         warmup_epochs=5.0,
         warmup_start=1e-4 / 5e-3,
         end=1e-6,
-        from_start=True,
-        by_epoch=True,
+        warmup_overlaps=True,
+        step_per_epoch=True,
     )
     epochs = np.arange(300)
     for step in (0, 624):
@@ -115,7 +115,7 @@ def test_a_rate_by_epoch_changes_at_the_first_step_of_each_epoch_or_one_before(e
     epochs = 600
     per_epoch = Fraction(examples, batch_size)
     schedule = create_schedule(
-        "linear", peak=float(epochs), steps_per_epoch=examples / batch_size, epochs=float(epochs), by_epoch=True
+        "linear", peak=float(epochs), steps_per_epoch=examples / batch_size, epochs=float(epochs), step_per_epoch=True
     )
     firsts = np.array([math.ceil(epoch * per_epoch) for epoch in range(1, epochs)])
     expected = epochs - np.arange(1.0, epochs)  # the rate of an epoch is the number of those left

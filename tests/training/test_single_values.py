@@ -34,7 +34,7 @@ def test_one_value_a_channel_is_refused(name, fields, image, images, refused):
 
 def test_a_start_with_one_value_a_channel_writes_nothing(tmp_path, small_config):
     small_config.training.batch_size, small_config.training.microbatches = 2, 2
-    small_config.data.array_size = 2
+    small_config.data.input_size = 2
     with pytest.raises(ConfigError, match="one value a channel"):
         runner.run(small_config, str(tmp_path / "run"), "train")
     assert not (tmp_path / "run" / "config.json").exists()

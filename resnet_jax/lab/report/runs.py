@@ -9,12 +9,12 @@ import statistics
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from resnet_jax.config import MAY_CHANGE
+from resnet_jax.config import MAY_CHANGE, RENAMED
 from resnet_jax.errors import UserError
 from resnet_jax.lab.sweep import LABEL, MOST_VARIANTS, SWEEP_FILE
 from resnet_jax.models.registry import named
 from resnet_jax.run.files import read_json
-from resnet_jax.run.identity import covered, flattened
+from resnet_jax.run.identity import covered, flattened, renamed
 from resnet_jax.run.metrics import MOST_OF_METRICS, read_metrics
 
 ANALYSIS = "analysis"  # the folder of the measurements on a run, inside of it
@@ -111,7 +111,7 @@ def read_run(folder: pathlib.Path) -> Run:
 
     Raises UserError: there is none, or its files are damaged.
     """
-    config = read_json(folder / "config.json")
+    config = renamed(read_json(folder / "config.json"), RENAMED)
     if not _is_config(config):
         raise UserError(f"{folder} holds no run, or its config.json is damaged")
     metrics = []
@@ -151,7 +151,7 @@ def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
         assert len(variants) <= MOST_VARIANTS and len({series for _, series, *_ in variants}) <= MOST_SERIES
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{folder / SWEEP_FILE} is damaged: start the sweep again, which writes it anew") from error
-    turned = {"training.seed", *(field for *_, fields in variants for field in fields)}
+    turned = {"training.seed", *(RENAMED.get(field, field) for *_, fields in variants for field in fields)}
     found = {label: list(_readable(sorted((folder / label).glob("seed*")), notes)) for label, *_ in variants}
     strange = _of_other_configs([run for runs in found.values() for run in runs], turned, notes)
     rows = [

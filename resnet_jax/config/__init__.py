@@ -1,0 +1,33 @@
+"""The config of a run: `schema` states every field, and all else follows from it.
+
+A config file starts from `default_config()`, or from a recipe that did, and sets what differs. The fields are locked
+and typed: an unknown field, or a value of another type, is refused.
+"""
+
+from resnet_jax.config.derived import (
+    FIELDS,
+    MAY_CHANGE,
+    OVERRIDES,
+    RENAMED,
+    check_config,
+    default_config,
+    flat,
+    network_fields,
+    to_dict,
+    typed_config,
+)
+from resnet_jax.config.schema import Config
+
+__all__ = [
+    "FIELDS",
+    "MAY_CHANGE",
+    "OVERRIDES",
+    "RENAMED",
+    "Config",
+    "check_config",
+    "default_config",
+    "flat",
+    "network_fields",
+    "to_dict",
+    "typed_config",
+]

@@ -1,0 +1,111 @@
+"""What follows from the schema: the ConfigDict with its locked types, the checks, and the typed config."""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from resnet_jax.config.fields import Field, fields_of
+from resnet_jax.config.schema import Config
+from resnet_jax.errors import ConfigError, nearest
+from resnet_jax.models.registry import NETWORKS
+
+GROUPS = {group.name: group.type for group in dataclasses.fields(Config)}
+FIELDS = fields_of(GROUPS)  # by dotted name, in the schema's order; without those of networks
+
+# Fields that may differ between two starts of one run: they change how it is observed, kept and distributed, not what
+# it learns.
+MAY_CHANGE = tuple(name for name, field in FIELDS.items() if field.may_change)
+
+PLAIN = (int, float, bool, str, tuple)  # types of the network's fields that a config can set
+
+RENAMED = {field.was: name for name, field in FIELDS.items() if field.was}  # earlier name to present name
+
+
+def default_config() -> ConfigDict:
+    """Return a config of all fields, with locked names and types: what a config file starts from."""
+    config = ConfigDict({name: {} for name in GROUPS})
+    for name, field in FIELDS.items():
+        group, key = name.split(".")
+        config[group][key] = placeholder(field.base_type) if field.default is None else field.default
+    config.model.overrides = network_fields()
+    return config.lock()
+
+
+def network_fields() -> ConfigDict:
+    """Return every field of every registered network class, typed and unset."""
+    return ConfigDict({name.rpartition(".")[2]: placeholder(field.base_type) for name, field in OVERRIDES.items()})
+
+
+def _overrides() -> dict[str, Field]:
+    """Return the fields of the registered network classes that a config can override, by dotted name."""
+    found: dict[str, Field] = {}
+    for network in dict.fromkeys(network for network, _ in NETWORKS.values()):
+        meanings = _attributes(network.__doc__)
+        for stated in dataclasses.fields(network):
+            # A class can be given by its name too, and a config has names.
+            kind = str if isinstance(stated.type, types.UnionType) else stated.type
+            if stated.name not in ("name", "parent") and (typing.get_origin(kind) or kind) in PLAIN:
+                name = f"model.overrides.{stated.name}"
+                found.setdefault(name, Field(name=name, type=kind, default=None, meaning=meanings[stated.name]))
+    return found
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """Return what the `Attributes:` section of a docstring says of each."""
+    section = re.search(r"Attributes:\n(.*?)(?:\n\n|\Z)", text, re.DOTALL)
+    entries = re.findall(r"^      ([\w, ]+): (.*(?:\n        .*)*)", section[1] if section else "", re.MULTILINE)
+    sentence = {names: f"{meaning[0].upper()}{meaning[1:]}" for names, meaning in entries}
+    return {name: " ".join(meaning.split()) for names, meaning in sentence.items() for name in names.split(", ")}
+
+
+OVERRIDES = _overrides()
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raise ConfigError for a field that nothing reads, or a value that no run can have, naming its field."""
+    known = FIELDS | OVERRIDES
+    values = dict(flat(config))
+    for name, value in values.items():
+        if name in RENAMED:
+            raise ConfigError(f"{name} is now called {RENAMED[name]}: use that name.")
+        if name not in known:
+            raise ConfigError(f"the config has a field {name}, which nothing reads{nearest(name, known)}: remove it.")
+        known[name].check(value)
+    for name, field in FIELDS.items():
+        other = FIELDS.get(field.counts_as)
+        if other and values[name] != field.default and values[other.name] != other.default:
+            raise ConfigError(
+                f"{name} and {other.name} are both set: set {other.name} to {other.default} to count in steps, or "
+                f"{name} to {field.default} to count in epochs."
+            )
+
+
+def typed_config(config: ConfigDict) -> Config:
+    """Return a config as immutable objects with typed attributes. Raises ConfigError as `check_config` does."""
+    check_config(config)
+    groups: dict[str, dict[str, Any]] = to_dict(config)
+    return Config(**{name: kind(**groups[name]) for name, kind in GROUPS.items()})
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Return the config as nested dicts of JSON values; overrides that are not set are left out."""
+    plain = config.to_dict()
+    plain["model"]["overrides"] = {
+        name: value for name, value in plain["model"]["overrides"].items() if value is not None
+    }
+    return plain
+
+
+def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every field."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

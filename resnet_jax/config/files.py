@@ -1,0 +1,120 @@
+"""Configs from config files and from the `config.json` of runs, and the names of fields on the command line."""
+
+import functools
+import importlib.util
+import json
+import operator
+import re
+import sys
+import traceback
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_jax.config.derived import RENAMED, default_config, flat
+from resnet_jax.errors import ConfigError, UserError, nearest
+from resnet_jax.run.files import read_json
+from resnet_jax.run.identity import flattened, renamed
+
+
+def read_config(named: str) -> ConfigDict:
+    """Return what `get_config` of a file returns: of FILE, or of FILE:ARGUMENT with this argument.
+
+    Raises ConfigError, with the file and the line, if it returns no config or raises an error.
+    """
+    file, colon, argument = named.partition(":")
+    if not Path(file).is_file():
+        raise ConfigError(f"there is no config file {file}; configs/ has those of the project.")
+    spec = importlib.util.spec_from_file_location("config", file, loader=SourceFileLoader("config", file))
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError(f"{file} has no function get_config, which returns the config.")
+        config = module.get_config(argument) if colon else module.get_config()
+    except UserError:
+        raise
+    except Exception as error:  # A config file is the user's code and may raise anything.
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+        place = f"{file}, line {line}" if line else named
+        raise ConfigError(f"{place}: {what_is_wrong(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"{file}: get_config returns {type(config).__name__} and must return a config: start from "
+            "resnet_jax.config.default_config()."
+        )
+    if missing := [group for group in default_config() if group not in config and "base" not in config]:
+        raise ConfigError(
+            f"{file}: get_config returns a config without {', '.join(missing)}: start from "
+            "resnet_jax.config.default_config()."
+        )
+    return config
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Return an error of a config file as one line; for a field's earlier name, its present one."""
+    text = " ".join(str(error).split())
+    if isinstance(error, AttributeError | KeyError):
+        for old, new in RENAMED.items():
+            if re.search(rf"""["']{old.rpartition(".")[2]}["']""", text):
+                return f"{old} is now called {new}: use that name."
+    return f"{type(error).__name__}: {text}"
+
+
+def run_config(file: Path) -> ConfigDict:
+    """Return the config in a run's `config.json`, which may have fields by their earlier names.
+
+    Raises ConfigError if it is damaged, or has fields that this version does not have.
+    """
+    try:
+        fields = flattened(renamed(read_json(file), RENAMED))
+    except (AttributeError, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged: restore it, or choose another --workdir.") from error
+    config = default_config()
+    for name, value in fields.items():
+        *groups, field = name.split(".")
+        try:
+            group = functools.reduce(operator.getitem, groups, config)
+            if value is not None or field in group:
+                group[field] = as_tuples(value)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"{file} sets {name} to {json.dumps(value)[:80]}, which this version does not have: name a config by "
+                "--config."
+            ) from error
+    return config
+
+
+def as_tuples(value: Any) -> Any:
+    """Return a JSON value with tuples in the place of lists, as configs have them."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
+def check_names(config: ConfigDict, names: list[str]) -> None:
+    """Raise ConfigError for the first of some flags, such as "config.training.epochs", that names no field.
+
+    The message gives the field that is meant: the present name of a renamed one, one of that name in another group or
+    of a sweep's base, or the nearest.
+    """
+    fields = [field for field, _ in flat(config)]
+    for name in (name.partition(".")[2] for name in names):
+        base = "base." if name.startswith("base.") else ""
+        if new := RENAMED.get(name.removeprefix(base)):
+            raise ConfigError(f"{name} is now called {base}{new}: use that name.")
+        group, parts = config, name.split(".")
+        for part in parts:
+            if isinstance(group, ConfigDict) and part in group:
+                group = group[part]
+                continue
+            meant = [f"base.{name}"] if f"base.{name}" in fields else []
+            close = nearest(part, group if isinstance(group, ConfigDict) else ())
+            if part == parts[-1] or not close:
+                meant = meant or [field for field in fields if field.split(".")[-1] == parts[-1]]
+            if meant:
+                raise ConfigError(f"the config has no field {name}, did you mean {' or '.join(meant)}?")
+            raise ConfigError(
+                f"the config has no field {part!r}{close or '; python main.py --help describes all of them.'}"
+            )
