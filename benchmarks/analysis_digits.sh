@@ -23,5 +23,6 @@ analyze paths paths $runs/resnet56
 analyze responses responses $runs/resnet20 $runs/plain20 $runs/resnet56
 analyze surface_1d surface $runs/resnet56 $runs/plain56 --dimensions=1
 analyze surface_2d surface $runs/resnet20 $runs/plain20
+analyze spectrum spectrum $runs/resnet20 $runs/plain20
 analyze features features $runs/resnet20 --index=2
 analyze gradcam gradcam $runs/resnet20

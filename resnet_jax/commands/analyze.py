@@ -20,7 +20,7 @@ from rich.table import Table
 
 from resnet_jax.commands.loading import Subject, add_subject_arguments, subject
 from resnet_jax.errors import ConfigError
-from resnet_jax.lab.analysis import correlation, deletion, maps, paths, reordering, responses, surface
+from resnet_jax.lab.analysis import correlation, deletion, maps, paths, reordering, responses, spectrum, surface
 from resnet_jax.lab.analysis.gradcam import gradcam
 from resnet_jax.lab.analysis.gradients import gradient_norms
 from resnet_jax.lab.analysis.hooks import blocks, with_statistics_of
@@ -104,7 +104,7 @@ def measured(measurement: Measurement, run: str, values: argparse.Namespace) -> 
 
 def check_options(values: argparse.Namespace) -> None:
     """Raise ConfigError for an option below what it can be."""
-    least = {"draws": 1, "points": 2, "channels": 1, "seed": 0}
+    least = {"draws": 1, "steps": 2, "points": 2, "channels": 1, "seed": 0}
     for name, lowest in least.items():
         value = getattr(values, name, None)
         if value is not None and value < lowest:
@@ -307,6 +307,19 @@ def surface_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reach", type=float, default=1.0, metavar="X", help="how far, in norms of the filters (1)")
 
 
+def measure_spectrum(one: Subject, values: argparse.Namespace) -> Numbers:
+    """Find the eigenvalues of the Hessian around the weights."""
+    given = one.model, one.variables, one.images, one.labels
+    found = spectrum.hessian_spectrum(*given, values.steps, values.draws, values.seed)
+    return {"spectra": [each._asdict() for each in found]}
+
+
+def spectrum_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `spectrum` takes."""
+    parser.add_argument("--steps", type=int, default=40, metavar="N", help="Lanczos steps of each random vector (40)")
+    parser.add_argument("--draws", type=int, default=2, metavar="N", help="random vectors (2)")
+
+
 def measure_features(one: Subject, values: argparse.Namespace) -> Numbers:
     """Take the liveliest maps of each stage."""
     found = maps.liveliest_maps(one.model, one.variables, one.images[0], values.channels)
@@ -394,6 +407,13 @@ MEASUREMENTS = {
         256,
         surface_arguments,
         ("dimensions", "reach"),
+    ),
+    "spectrum": Measurement(
+        "the eigenvalues of the loss's Hessian by Lanczos (Ghorbani et al. 2019)",
+        measure_spectrum,
+        256,
+        spectrum_arguments,
+        ("steps", "draws"),
     ),
     "features": Measurement(
         "feature maps of each stage for one image", measure_features, None, features_arguments, ("channels",)

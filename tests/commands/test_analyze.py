@@ -24,6 +24,7 @@ RECORDS = {
     "responses": ["responses"],
     "surface_1d": ["surface", "--dimensions=1", "--points=5"],
     "surface_2d": ["surface", "--points=3", "--reach=0.5"],
+    "spectrum": ["spectrum", "--steps=4"],
     "features": ["features", "--index=7", "--channels=3"],
     "gradcam": ["gradcam"],
 }

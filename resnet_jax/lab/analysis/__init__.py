@@ -10,6 +10,7 @@ from resnet_jax.lab.analysis.paths import path_gradients
 from resnet_jax.lab.analysis.reordering import exchangeable, kendall, reorder, reorder_at_random
 from resnet_jax.lab.analysis.responses import layer_responses
 from resnet_jax.lab.analysis.scoring import Score, scorer
+from resnet_jax.lab.analysis.spectrum import hessian_product, hessian_spectrum, lanczos
 from resnet_jax.lab.analysis.surface import filter_direction, loss_surface, moved
 
 __all__ = [
@@ -27,7 +28,10 @@ __all__ = [
     "gradcam",
     "gradient_function",
     "gradient_norms",
+    "hessian_product",
+    "hessian_spectrum",
     "kendall",
+    "lanczos",
     "layer_responses",
     "line",
     "liveliest_maps",

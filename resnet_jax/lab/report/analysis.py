@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from PIL import Image
 
 from resnet_jax.errors import UserError
+from resnet_jax.lab.analysis.spectrum import density
 from resnet_jax.run.drawing import STYLES, dress, png
 
 NOISE = {"white": dict(color="#808080", linestyle=":"), "brown": dict(color="#808080", linestyle=(0, (6, 3)))}
@@ -251,6 +252,21 @@ def gradcam(record: Record) -> Figure:
     return figure
 
 
+def spectrum(record: Record) -> Figure:
+    """Draws the density of the Hessian's eigenvalues (Ghorbani et al. 2019, figure 1)."""
+    figure, (axes,) = _panels(1, width=7)
+    ends = [value for network in record["networks"] for one in network["spectra"] for value in one["values"]]
+    reach = max(ends) - min(ends) or 1.0
+    at = np.linspace(min(ends) - 0.05 * reach, max(ends) + 0.05 * reach, 500)
+    for style, network in _styled(record):
+        found = density(network["spectra"], at, reach / 100)
+        axes.plot(at, np.maximum(found, 1e-6 / reach), label=network["name"], markevery=50, **_line(style))
+    _log(axes)
+    axes.set_title(f"Gaussians of deviation {reach / 100:.2g} around the Ritz values", fontsize=8, loc="left")
+    _dress(axes, "eigenvalue of the Hessian", "density")
+    return figure
+
+
 FIGURES: dict[str, Callable[[Record], Figure]] = {
     "deletion": deletion,
     "deletion_count": deletion_count,
@@ -261,6 +277,7 @@ FIGURES: dict[str, Callable[[Record], Figure]] = {
     "responses": responses,
     "surface_1d": surface_1d,
     "surface_2d": surface_2d,
+    "spectrum": spectrum,
     "features": features,
     "gradcam": gradcam,
 }

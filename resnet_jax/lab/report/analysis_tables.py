@@ -72,6 +72,13 @@ def _surface(network: Record) -> Iterator[Row]:
         yield f"{what} of the {loss.size} points", f"{choose(loss):.4g}", _percent(choose(error))
 
 
+def _spectrum(network: Record) -> Iterator[Row]:
+    for number, one in enumerate(network["spectra"], start=1):
+        values, weights = (np.array(one[name]) for name in ("values", "weights"))
+        negative = weights[values < -0.01 * np.abs(values).max()].sum()
+        yield str(number), f"{values[-1]:.4g}", f"{values[0]:.4g}", f"{values @ weights:.4g}", _percent(negative)
+
+
 def _features(network: Record) -> Iterator[Row]:
     for name, stage in network["stages"].items():
         maps = np.array(stage["maps"])
@@ -94,6 +101,7 @@ TABLES = {
     "responses": (("layer", "standard deviation"), _responses),
     "surface_1d": (("point", "loss", "top-1 error"), _surface),
     "surface_2d": (("point", "loss", "top-1 error"), _surface),
+    "spectrum": (("random vector", "largest eigenvalue", "smallest", "mean", "negative"), _spectrum),
     "features": (("maps", "size", "channels", "shown"), _features),
     "gradcam": (("example", "class", "seen as", "probability"), _gradcam),
 }
