@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from resnet_jax.config import MAY_CHANGE, RENAMED, Config, typed_config
+from resnet_jax.config import MAY_CHANGE, Config, typed_config, upgraded
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
 from resnet_jax.models.summary import costs
 from resnet_jax.run.checkpoints import Checkpoints, check_shapes
@@ -47,7 +47,7 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
     settings = typed_config(config)
     parallel = settings.parallel
     with joined(parallel.coordinator, parallel.hosts, parallel.host, parallel.heartbeat_seconds):
-        record = RunDirectory(workdir, writes=jax.process_index() == 0, names=RENAMED)
+        record = RunDirectory(workdir, writes=jax.process_index() == 0, upgrade=upgraded)
         trainer = build(config, mode, record.begun())
         if jax.process_index() == 0:
             print(*trainer.data, sep="\n", flush=True)

@@ -1,3 +1,4 @@
+import ast
 import importlib
 import math
 import pathlib
@@ -305,6 +306,15 @@ def test_a_recipe_of_ffcv_has_the_image_size_of_each_epoch(epochs, ramp):
 def test_a_number_of_epochs_that_ffcv_has_not_is_refused():
     with pytest.raises(ConfigError, match="no recipe of 20 epochs: use 16, 24"):
         recipes.imagenet_ffcv(20)
+
+
+def test_a_recipe_shows_its_values_in_one_function():
+    """No recipe calls another: a reader finds all that it sets in one place."""
+    tree = ast.parse((FOLDER / "recipes.py").read_text())
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for name, function in functions.items():
+        called = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+        assert called.isdisjoint(functions), name
 
 
 def test_the_rate_of_the_first_recipes_grows_with_the_batch():

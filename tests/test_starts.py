@@ -357,18 +357,6 @@ def test_a_field_that_would_be_ignored_or_harmful_is_refused(field, value, said)
         build(config)
 
 
-def test_a_field_that_a_user_adds_to_the_augmentation_reaches_it(monkeypatch):
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Own(setup.Augment):
-        solarize: float = 0.0
-
-    monkeypatch.setattr(setup, "Augment", Own)
-    config = command.parse(["main.py", *SMALL]).config
-    with config.unlocked():
-        config.augment.solarize = 0.5
-    assert setup.augmentation(config, open_dataset("digits", image_size=8), 1, 10).solarize == 0.5
-
-
 @pytest.mark.parametrize(("examples", "devices", "expected"), [(6, 1, 6), (6, 4, 8)])
 def test_an_evaluation_computes_no_more_images_than_the_devices_need(trained, examples, devices, expected):
     arguments = [*SMALL, *on(trained / "pictures"), f"--config.parallel.devices={devices}"]

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.commands.configs import load
-from resnet_jax.config import RENAMED, Config, typed_config
+from resnet_jax.config import Config, typed_config, upgraded
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.estimate import Estimate, Work, estimate, work_of
-from resnet_jax.run.identity import renamed
 
 IMAGENET = (1_281_167, 50_000)
 EXAMPLES = {  # training and test images of the data sets whose numbers are known before they are read
@@ -125,7 +124,7 @@ def measured(file: pathlib.Path, config: Config) -> tuple[float, int, str]:
         raise ConfigError(f"{file} has no measurement of {network}; it has {names}.")
     if isinstance(record, dict) and record.get("images_per_second") and "wall_seconds" in record:
         try:
-            run = renamed(json.loads((file.parent / "config.json").read_text()), RENAMED)
+            run = upgraded(json.loads((file.parent / "config.json").read_text()))
             name, size = run["model"]["name"], run["data"]["input_size"] or ARRAY_SIZES.get(run["data"]["source"])
             size = size or run["data"]["image_size"]
         except (OSError, ValueError, KeyError) as error:

@@ -15,6 +15,7 @@ from resnet_jax.config.derived import (
     network_fields,
     to_dict,
     typed_config,
+    upgraded,
 )
 from resnet_jax.config.schema import Config
 
@@ -30,4 +31,5 @@ __all__ = [
     "network_fields",
     "to_dict",
     "typed_config",
+    "upgraded",
 ]

@@ -102,6 +102,24 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     return plain
 
 
+def upgraded(config: Any) -> Any:
+    """Return the content of a `config.json` with the fields of this version.
+
+    A field has its present name, and one that is missing, because it is newer than the run, its default.
+    """
+    if not isinstance(config, dict):
+        return config
+    config = {group: dict(fields) if isinstance(fields, dict) else fields for group, fields in config.items()}
+    for name, field in FIELDS.items():
+        group, key = name.split(".")
+        fields = config.setdefault(group, {})
+        if isinstance(fields, dict):
+            earlier = fields.pop(field.was.split(".")[1], None) if field.was else None
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            fields.setdefault(key, default if earlier is None else earlier)
+    return config
+
+
 def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted name and the value of every field."""
     for name, value in config.items():

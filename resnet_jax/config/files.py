@@ -13,10 +13,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resnet_jax.config.derived import RENAMED, default_config, flat
+from resnet_jax.config.derived import RENAMED, default_config, flat, upgraded
 from resnet_jax.errors import ConfigError, UserError, nearest
 from resnet_jax.run.files import read_json
-from resnet_jax.run.identity import flattened, renamed
+from resnet_jax.run.identity import flattened
 
 
 def read_config(named: str) -> ConfigDict:
@@ -65,12 +65,12 @@ def what_is_wrong(error: Exception) -> str:
 
 
 def run_config(file: Path) -> ConfigDict:
-    """Return the config in a run's `config.json`, which may have fields by their earlier names.
+    """Return the config in a run's `config.json`, also of an earlier version.
 
     Raises ConfigError if it is damaged, or has fields that this version does not have.
     """
     try:
-        fields = flattened(renamed(read_json(file), RENAMED))
+        fields = flattened(upgraded(read_json(file)))
     except (AttributeError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged: restore it, or choose another --workdir.") from error
     config = default_config()

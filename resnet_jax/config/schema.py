@@ -109,8 +109,10 @@ class Training:
         False, "Take the moving averages of the run in training.init_from.", was="training.init_average"
     )
     microbatches: int = setting(1, "Gradient accumulation: parts into which a batch is split.", at_least(1))
-    loss: str = setting("cross_entropy", "Loss function.", one_of("cross_entropy", "binary_cross_entropy"))
-    label_smoothing: float = setting(0.0, "Label smoothing.", at_least(0, below=1))
+    loss: str = setting("cross_entropy", "Loss of an example.", one_of("cross_entropy", "binary_cross_entropy"))
+    label_smoothing: float = setting(
+        0.0, "Label smoothing: share of the target spread evenly over all classes.", at_least(0, below=1)
+    )
     ema_decay: float = setting(
         0.0, "Decay per step of the moving averages of parameters and statistics; 0: off.", at_least(0, below=1)
     )
@@ -136,9 +138,9 @@ class Optimizer:
     base_batch_size: int = setting(
         0, "Scale the learning rate by training.batch_size over this number; 0: no scaling.", at_least(0)
     )
-    momentum: float = setting(0.9, "Momentum.", at_least(0, below=1))
-    nesterov: bool = setting(False, "Nesterov momentum.")
-    weight_decay: float = setting(1e-4, "Weight decay.", at_least(0))
+    momentum: float = setting(0.9, "Momentum of SGD and LARS.", at_least(0, below=1))
+    nesterov: bool = setting(False, "Use Nesterov momentum.")
+    weight_decay: float = setting(1e-4, "Coefficient of weight decay.", at_least(0))
     weight_decay_mask: str = setting(
         "all",
         "Parameters with weight decay.",

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax import runner
-from resnet_jax.config import MAY_CHANGE, RENAMED, to_dict
+from resnet_jax.config import MAY_CHANGE, to_dict, upgraded
 from resnet_jax.errors import ConfigError, Diverged, InUse, UserError
 from resnet_jax.lab.sweep import SWEEP_FILE, Trial, chosen, description, trials
 from resnet_jax.run.files import read_json, write_atomically
@@ -47,7 +47,7 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
         raise ConfigError("hosts join for one run only: name one by --variant, as --mode=list numbers them.")
     folder = pathlib.Path(workdir)
     for trial in taken:  # before any of them is run
-        record = RunDirectory(folder / trial.name, names=RENAMED)
+        record = RunDirectory(folder / trial.name, upgrade=upgraded)
         # With weights to begin with, a run's config has what these expect too: it is compared when the run starts.
         if record.config.exists() and trial.config.training.init_from is None:
             record.check(to_dict(trial.config), MAY_CHANGE)

@@ -1,7 +1,6 @@
 """Whether two starts are of one run: what differs between their configs, and between their data."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 DIFFERENCES_SHOWN = 5
@@ -48,19 +47,6 @@ def flattened(config: dict, prefix: str = "") -> dict[str, Any]:
     for name, value in config.items():
         flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-def renamed(config: Any, names: Mapping[str, str]) -> Any:
-    """A config as nested dicts, with the present names of its fields; `names` maps earlier dotted names to them."""
-    if not isinstance(config, dict):
-        return config
-    config = {group: dict(fields) if isinstance(fields, dict) else fields for group, fields in config.items()}
-    for earlier, present in names.items():
-        group, field = earlier.split(".")
-        fields = config.get(group)
-        if isinstance(fields, dict) and field in fields:
-            fields[present.split(".")[1]] = fields.pop(field)
-    return config
 
 
 def covered(field: str, prefixes: tuple[str, ...]) -> bool:

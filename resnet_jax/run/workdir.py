@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from resnet_jax.errors import ConfigError, InUse, UserError
 from resnet_jax.printable import printable
 from resnet_jax.run.files import disk_errors, open_own, read_json, write_atomically
-from resnet_jax.run.identity import DIFFERENCES_SHOWN, changed, covered, other_data, renamed, shown
+from resnet_jax.run.identity import DIFFERENCES_SHOWN, changed, covered, other_data, shown
 from resnet_jax.run.metrics import metric_lines, plain
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "resnet_jax")
@@ -30,17 +30,19 @@ class RunDirectory:
     Args:
         path: The folder; `open_for` creates it.
         writes: Whether this process writes: of several hosts only one may.
-        names: Earlier names of the config's fields, which an older `config.json` has, to their present ones.
+        upgrade: What a `config.json`, perhaps of an earlier version, is in this one.
     """
 
-    def __init__(self, path: str | os.PathLike, writes: bool = True, names: Mapping[str, str] | None = None):
+    def __init__(
+        self, path: str | os.PathLike, writes: bool = True, upgrade: Callable[[Any], Any] = lambda config: config
+    ):
         if "://" in str(path):
             raise ConfigError(
                 f"--workdir={path} is an address, not a folder: mount the storage and name the mounted path."
             )
         self.path = Path(path)
         self.writes = writes
-        self._names = names or {}
+        self._upgrade = upgrade
         self._events = None
         self._purge_step = None
         self._lock = None
@@ -106,7 +108,7 @@ class RunDirectory:
 
     def begun(self) -> dict | None:
         """The config with which the run was begun; None where there is none that can be read."""
-        config = renamed(read_json(self.config), self._names)
+        config = self._upgrade(read_json(self.config))
         return config if isinstance(config, dict) else None
 
     def begin(self, config: dict, data: dict | None = None) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -149,10 +150,10 @@ def test_a_late_divergence_keeps_the_last_good_checkpoint(small_config, tmp_path
 
 
 def test_a_transfer_that_nobody_asked_for_is_an_error(small_config, tmp_path, monkeypatch):
-    def build_with_host_rows(config, begun):
+    def build_with_host_rows(config, mode, begun):
         trainer = build(config)
         sneaky = lambda state, data, rows, key: trainer.train_program(state, data, jax.device_get(rows), key)  # noqa: E731
-        return runner.Experiment(**{**trainer.__dict__, "train_program": sneaky})
+        return dataclasses.replace(trainer, train_program=sneaky)
 
     monkeypatch.setattr(runner, "build", build_with_host_rows)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
@@ -175,6 +176,19 @@ def test_epochs_end_at_the_first_step_that_has_seen_all_of_their_examples(small_
     ends = [step for step in range(1, 46) if is_due(step, trainer.epoch_steps, 45)]
     assert ends == [-(-epoch * examples // 96) for epoch in (1, 2, 3)]
     assert next_due(0, 2 * trainer.epoch_steps) == -(-2 * examples // 96)
+
+
+def test_evaluations_and_checkpoints_come_every_so_many_steps_where_the_config_says_so(small_config, tmp_path):
+    small_config.training.steps = 20
+    small_config.evaluation.every_steps = 8
+    small_config.checkpoint.every_steps = 5
+    small_config.checkpoint.keep_latest = 10
+    runner.run(small_config, tmp_path / "run", "train")
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    evaluated = [record["step"] for record in records if record["split"] == "test"]
+    assert evaluated == [8, 16, 20]
+    saved = {int(step.name) for step in (tmp_path / "run" / "checkpoints").iterdir() if step.name.isdigit()}
+    assert saved == {5, 8, 10, 15, 16, 20}
 
 
 def test_several_steps_a_dispatch_train_as_one_at_a_time(small_config, tmp_path):

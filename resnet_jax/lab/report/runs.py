@@ -9,12 +9,12 @@ import statistics
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from resnet_jax.config import MAY_CHANGE, RENAMED
+from resnet_jax.config import MAY_CHANGE, RENAMED, upgraded
 from resnet_jax.errors import UserError
 from resnet_jax.lab.sweep import LABEL, MOST_VARIANTS, SWEEP_FILE
 from resnet_jax.models.registry import named
 from resnet_jax.run.files import read_json
-from resnet_jax.run.identity import covered, flattened, renamed
+from resnet_jax.run.identity import covered, flattened
 from resnet_jax.run.metrics import MOST_OF_METRICS, read_metrics
 
 ANALYSIS = "analysis"  # the folder of the measurements on a run, inside of it
@@ -111,9 +111,10 @@ def read_run(folder: pathlib.Path) -> Run:
 
     Raises UserError: there is none, or its files are damaged.
     """
-    config = renamed(read_json(folder / "config.json"), RENAMED)
+    config = read_json(folder / "config.json")
     if not _is_config(config):
         raise UserError(f"{folder} holds no run, or its config.json is damaged")
+    config = upgraded(config)
     metrics = []
     if os.path.lexists(folder / "metrics.jsonl"):
         metrics = read_metrics(folder / "metrics.jsonl", MOST_OF_METRICS)
