@@ -111,7 +111,7 @@ class Training:
     microbatches: int = setting(1, "Gradient accumulation: parts into which a batch is split.", at_least(1))
     loss: str = setting("cross_entropy", "Loss of an example.", one_of("cross_entropy", "binary_cross_entropy"))
     label_smoothing: float = setting(
-        0.0, "Label smoothing: share of the target spread evenly over all classes.", at_least(0, below=1)
+        0.0, "Label smoothing: target mass that is spread over all classes.", at_least(0, below=1)
     )
     ema_decay: float = setting(
         0.0, "Decay per step of the moving averages of parameters and statistics; 0: off.", at_least(0, below=1)
