@@ -61,7 +61,7 @@ class Checkpoints:
         if not read_only:
             self._set_damaged_aside()
         # A reader needs no manager, which would stumble over a metric that is damaged or being written.
-        self._manager = None if read_only else self._managed(keep_latest, keep_best)
+        self._manager: Any = None if read_only else self._managed(keep_latest, keep_best)
 
     def _managed(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
         ignore_closed_loops()

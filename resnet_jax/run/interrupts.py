@@ -141,7 +141,7 @@ def _wait() -> None:
     with _state:
         if _holder is None and not (_joined and number == signal.SIGTERM):
             end(number)
-        if not _joined:
+        if not _joined and _holder is not None:
             _holder.remember(number)
     if not _joined:
         time.sleep(REPEAT_SECONDS)

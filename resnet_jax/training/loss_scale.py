@@ -7,16 +7,16 @@ loss is multiplied by a scale, so that small gradients do not vanish, and a step
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Bool, Float
 
 FIRST_SCALE = 2.0**15
 GROWS_AFTER = 1000  # steps in a row that were taken
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class DynamicLossScale:
     """What a guarded run remembers of its steps.
 

@@ -7,7 +7,7 @@ take k branches are binomial(n, k), and the gradient that comes through one of t
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -60,7 +60,7 @@ def path_gradients(
     def magnitude(chosen):
         def loss(images):
             with routed(dict(zip(names, chosen, strict=True))):
-                logits = model.apply(variables, images, train=False)
+                logits: Any = model.apply(variables, images, train=False)
             return jnp.sum(cross_entropy(logits, targets))
 
         gradient = jax.grad(loss)(images).reshape(len(images), -1)
