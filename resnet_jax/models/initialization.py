@@ -79,4 +79,5 @@ def _chunk(bits: UInt32[Array, "2"], start: UInt32[Array, ""]) -> Float[Array, "
 
 def draws_like_jax(key: jax.Array) -> bool:
     """Return whether `normal` knows how JAX draws with this key."""
-    return jax.config.read("jax_threefry_partitionable") and jax.random.key_impl(key) == "threefry2x32"
+    config: Any = jax.config
+    return config.jax_threefry_partitionable and jax.random.key_impl(key) == "threefry2x32"
