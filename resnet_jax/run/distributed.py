@@ -108,7 +108,7 @@ def end_alone(error: Exception, patience: float) -> None:
         print(f"error: {here}: {error}", file=sys.stderr, flush=True)
         os._exit(2)
     traceback.print_exception(error)
-    print(f"error: {here} can not go on; if that is because another is lost, it is named now.", file=sys.stderr)
+    print(f"error: {here} cannot continue; if another host is lost, it is named below.", file=sys.stderr)
     sys.stderr.flush()
     time.sleep(patience)
     os._exit(1)

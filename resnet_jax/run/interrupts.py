@@ -132,7 +132,7 @@ class Interrupts:
 
     def stop(self, where: str) -> NoReturn:
         """Raise Interrupted, saying where the run stopped."""
-        raise Interrupted(f"Stopped {where}; the same command goes on from there.", self._number)
+        raise Interrupted(f"Stopped {where}; the same command resumes there.", self._number)
 
 
 def _wait() -> None:

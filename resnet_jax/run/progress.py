@@ -21,7 +21,7 @@ class Progress:
     Args:
         total_steps: The step at which the run ends.
         steps_per_epoch: Need not be whole.
-        start_step: The step from which a resumed run goes on.
+        start_step: The step at which a resumed run starts.
         file: Where to write; stdout if None. A terminal gets a bar, anything else plain lines.
     """
 

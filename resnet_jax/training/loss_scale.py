@@ -1,4 +1,4 @@
-"""The guard of a train step: what becomes of one whose loss or gradient is infinite or no number.
+"""The guard of a train step: what happens to one whose loss or gradient is NaN or infinite.
 
 Such a step leaves parameters, statistics, momenta and averages as they were; only its number is spent. In float16 the
 loss is multiplied by a scale, so that small gradients do not vanish, and a step whose gradient overflowed halves it

@@ -47,7 +47,7 @@ def path_gradients(
 
     The images pass the whole network, with running statistics; on its way back the gradient of the loss takes the
     branches of k blocks and the shortcuts of all others. `draws` paths of each length are taken at random, or all of
-    them where there are no more. `progress` is told each length before it is measured.
+    them where there are no more. `progress` is called with each length before it is measured.
 
     Raises ConfigError for a network without shortcuts, which has one path.
     """
