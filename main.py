@@ -85,7 +85,7 @@ def named_config(values: flags.FlagValues) -> ConfigDict:
 def start(values: flags.FlagValues) -> int:
     """Start what the flags name, a run or a sweep, and return its exit code."""
     if is_sweep(values.config):
-        from resnet_jax.lab.sweep_runner import run_sweep  # takes seconds to import: a wrong flag is told before
+        from resnet_jax.lab.sweep_runner import run_sweep  # takes seconds to import: a wrong flag is reported before
 
         return int(run_sweep(values.config, values.workdir, values.mode, values.variant) > 0)
     if values.variant is not None or values.mode == "list":

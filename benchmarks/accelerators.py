@@ -24,7 +24,7 @@ import sys
 import time
 from datetime import UTC, datetime
 
-# Neither a TPU nor a GPU is looked for: what is compiled for is told.
+# Neither a TPU nor a GPU is looked for: what is compiled for is given.
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu"}
 
 import jax

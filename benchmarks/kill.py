@@ -53,7 +53,7 @@ LIMIT_SECONDS = 1200  # for one start: a machine may be ten times slower
 
 
 def start(workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
-    """Start the run, or go on with it."""
+    """Start the run, or resume it."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "",

@@ -48,7 +48,7 @@ def finished(name: str, values: argparse.Namespace, extra: list[str], environmen
     commands = [[*command, f"--workdir={workdir}", *extra]] * values.together
     code = max(abs(each) for each in together(commands, environment))
     if code > 2:
-        sys.exit(code)  # stopped: the same command goes on
+        sys.exit(code)  # stopped: the same command resumes
     if workdir.exists():
         keep(workdir, values.out / name)
     return not code

@@ -165,7 +165,7 @@ TABLES = {
 
 
 def written(text: str) -> str:
-    """Return a page with its tables made anew. Raises SystemExit for a table or a record that there is none of."""
+    """Return a page with its tables written again. Raises SystemExit for an unknown table or record."""
 
     def made(found: re.Match) -> str:
         begin, kind, files, end = found.groups()

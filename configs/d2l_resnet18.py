@@ -4,7 +4,7 @@
 
 Its convolutions have biases and its projections no BatchNorm; the images are enlarged to 96x96. The book's recipe: SGD
 without momentum, rate 0.01, batches of 128, 10 epochs, no weight decay and no augmentation; it draws its result as a
-curve and states no number. Here, accuracy, time and hardware: not measured yet.
+curve and states no value. Here, accuracy, time and hardware: not measured yet.
 """
 
 from resnet_jax.config import default_config

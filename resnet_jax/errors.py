@@ -35,7 +35,7 @@ class CheckpointError(UserError):
 
 
 class Diverged(Exception):
-    """Training has run into numbers that are none: the run stops, and its last good checkpoint stays.
+    """Training met NaN or infinite values: the run stops, and its last good checkpoint stays.
 
     Attributes:
       step: at which, counted from 1; None where only an evaluation has seen it.

@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
 
     Raises:
       UserError: config, data, checkpoints or disk are not what the run needs.
-      Diverged: training ran into numbers that are none.
+      Diverged: the loss or the gradient became NaN or infinite.
       Interrupted: the run was asked to stop, and has saved its state.
     """
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax logs each of its steps, and each error that it raises too.
@@ -78,7 +78,7 @@ def train(config: Config, trainer: Trainer, record: RunDirectory, interrupts: In
         try:
             with Progress(trainer.total_steps, trainer.epoch_steps, first) as progress:
                 if first:
-                    progress.note(f"Going on from step {first}, as {record.path} has it.")
+                    progress.note(f"Resuming at step {first} of the run in {record.path}.")
                 log = Log(trainer, record, progress)
                 loop.train(trainer, state, first, log, checkpoints, interrupts)
         except Diverged as error:

@@ -141,14 +141,14 @@ def test_a_run_that_was_asked_to_stop_ends_with_the_bits_of_one_that_was_not(tmp
     process.send_signal(signal.SIGINT)
     output = process.communicate()[0]
     assert process.returncode == 128 + signal.SIGINT, output
-    assert "the same command goes on from there" in output and "Traceback" not in output
+    assert "the same command resumes there" in output and "Traceback" not in output
     assert max(saved_steps(stopped)) < 120 and not (stopped / "summary.json").exists()
 
     for workdir in (stopped, whole):
         process = start(workdir)
         output = process.communicate()[0]
         assert process.returncode == 0, output
-        assert ("Going on from step" in output) == (workdir != whole)
+        assert ("Resuming at step" in output) == (workdir != whole)
         assert json.loads((workdir / "summary.json").read_text())["steps"] == 120
     jax.tree.map(np.testing.assert_array_equal, final_arrays(whole), final_arrays(stopped))
 

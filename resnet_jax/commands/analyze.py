@@ -88,7 +88,7 @@ def run(values: argparse.Namespace) -> None:
         write_atomically(file, json.dumps(rounded(record), indent=1, allow_nan=False).encode() + b"\n")
         write_atomically(file.with_suffix(".png"), draw_analysis(rounded(record)))
     except KeyboardInterrupt:
-        print("Stopped; the measurement is made anew by the same command.", file=sys.stderr)
+        print("Stopped; the same command repeats the measurement.", file=sys.stderr)
         raise SystemExit(130) from None
     show(record)
     print(f"The numbers are in {file}, the figure in {file.with_suffix('.png')}.")

@@ -187,6 +187,6 @@ def _check(run, model, variables, pixels, augment, dataset, labels) -> None:
         )
     if labels.max() >= model.num_classes:
         raise ConfigError(
-            f"{run} tells {model.num_classes} classes apart, and the data have {len(dataset.classes)}: name others by "
+            f"{run} has {model.num_classes} classes, and the data have {len(dataset.classes)}: name others by "
             "--data.source."
         )

@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("folder", metavar="DST", type=pathlib.Path, help="where the shards and the index go")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--resize", type=int, metavar="N", help="shrink the short side to N pixels and encode anew")
+    form.add_argument("--resize", type=int, metavar="N", help="shrink the short side to N pixels and re-encode")
     form.add_argument("--raw", type=int, metavar="N", help="keep the pixels of the central N x N, and no JPEG")
-    parser.add_argument("--quality", type=int, default=90, help="of JPEGs that are encoded anew (90)")
+    parser.add_argument("--quality", type=int, default=90, help="of re-encoded JPEGs (90)")
     parser.add_argument("--shard-examples", type=int, default=4096, metavar="N", help="examples of a shard (4096)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (one a core)")
     parser.add_argument("--data-dir", help="TFDS's data folder, if it is not its default")
@@ -78,8 +78,8 @@ def summary(index: dict, folder: pathlib.Path) -> list[str]:
             f"{name}: {split['examples']:,} of {index['given'][name]:,} images in {len(split['shards'])} shards, "
             f"{size / 1e9:.3f} GB, {size / split['examples']:,.0f} bytes an image"
         )
-        for kind, told in (("broken", "left out, since they cannot be read"), ("odd", "packed, though odd")):
+        for kind, outcome in (("broken", "left out, since they cannot be read"), ("odd", "packed, though odd")):
             if split[kind]:
-                lines.append(f"  {len(split[kind])} {told}; {folder / 'index.json'} names all:")
+                lines.append(f"  {len(split[kind])} {outcome}; {folder / 'index.json'} names all:")
                 lines += [f"    {printable(report['name'])}: {printable(report['why'])}" for report in split[kind][:3]]
     return [*lines, f"To train on it: --config.data.source=records --config.data.path={folder}"]

@@ -179,7 +179,7 @@ def predict(
         padded[: len(crops)] = crops
         probabilities, heat = jax.device_get(program(variables, padded))
         if np.isnan(probabilities).any():
-            raise DataError("what the network computes is no number: its weights are damaged, or of another network.")
+            raise DataError("the network's output is NaN or infinite: its weights are damaged, or of another network.")
         yield from map(Prediction, files, crops, probabilities, heat)
 
 

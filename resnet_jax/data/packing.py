@@ -35,7 +35,7 @@ class PackFormat:
       size: None keeps the files' bytes. Else the short side of what is packed, in pixels, which Pillow resizes to,
         bilinear and antialiased, as torchvision does; smaller images are kept as they are unless `pixels` is set.
       pixels: keep uint8 pixels, of the central square of `size`, instead of a JPEG.
-      quality: of the JPEGs that are encoded anew, 1 to 100, with halved colour.
+      quality: of the JPEGs that are re-encoded, 1 to 100, with halved colour.
     """
 
     size: int | None = None
@@ -175,7 +175,7 @@ def pack(
 ) -> dict:
     """Write a data set's examples to shards in `folder`, and return the index, which is written last.
 
-    The shards depend on the data set, the form and `shard_examples` alone. What was stopped goes on by the same call:
+    The shards depend on the data set, the form and `shard_examples` alone. The same call resumes what was stopped:
     shards that are whole are kept. Examples that can not be decoded are left out, and the index names them.
 
     Args:
@@ -184,7 +184,7 @@ def pack(
       form: what an example becomes.
       shard_examples: examples of a shard, save the last of a split.
       workers: processes; 1 works in this one.
-      progress: is told how many examples are done, of how many.
+      progress: called with the number of examples that are done, and of all.
 
     Raises:
       DataError: the folder holds something else, a worker was killed, or no image of a split can be decoded.
@@ -234,7 +234,7 @@ def begin(folder: pathlib.Path, plan: dict) -> None:
     written = folder / UNFINISHED / "plan.json"
     if written.is_file():
         if json.loads(written.read_text()) != plan:
-            raise DataError(f"{folder} was begun with other data or in another form: go on with these, or delete it.")
+            raise DataError(f"{folder} was begun with other data or in another form: use these, or delete it.")
         return
     if folder.is_dir() and any(entry.name != UNFINISHED for entry in folder.iterdir()):
         raise DataError(f"{folder} is not empty and not packed: choose another folder.")

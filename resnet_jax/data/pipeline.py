@@ -9,7 +9,7 @@ across two epochs, so that none of them loses its last examples.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 import grain
 import jax
@@ -48,8 +48,8 @@ class TrainingOrder:
       batch_size: global.
       seed: of the order.
       share: the rows of each batch that this host reads.
-      repeats: how often an example follows itself in the stream, each time to be augmented anew (repeated augmentation,
-        Hoffer et al. 2020, arXiv:1901.09335). Within a batch, copies lie batch_size / repeats rows apart, so that they
+      repeats: how often an example follows itself in the stream, with another augmentation each time (Hoffer et al. 2020,
+        arXiv:1901.09335). Within a batch, copies lie batch_size / repeats rows apart, so that they
         come to different devices. A pass over all examples then takes as many epochs.
       alternates: give each row whether it is "mirrored": an example is in every other epoch, which shows both of its
         sides more evenly than chance does (Jordan 2024, arXiv:2404.00498, section 3.6).
@@ -126,7 +126,7 @@ class Resident:
     def close(self) -> None:
         """Nothing needs to be ended."""
 
-    def batches(self, ranges: Iterable[StepRange]) -> Iterator[Rows]:
+    def batches(self, ranges: Iterable[StepRange]) -> Generator[Rows]:
         """Yield the rows of each cut, stacked by step."""
         for start, end in ranges:
             yield stack([self.order.rows(step) for step in range(start, end)])
@@ -187,7 +187,7 @@ class Streamed:
         if self.workers is not None:
             self.workers.close()
 
-    def batches(self, ranges: Iterable[StepRange]) -> Iterator[Rows]:
+    def batches(self, ranges: Iterable[StepRange]) -> Generator[Rows]:
         """Yield the batches of each cut, stacked by step. The ranges must follow each other without a gap.
 
         Raises DataError for an example that cannot be read, by its name, and for a worker process that was killed.
@@ -199,7 +199,7 @@ class Streamed:
             for start, end in ranges:
                 yield _join([next(parts) for _ in range((end - start) * self.parts)], end - start)
 
-    def _read(self, numbers: range) -> Iterator[Rows]:
+    def _read(self, numbers: range) -> Generator[Rows]:
         """Yield the parts of these numbers, read ahead."""
         if self.workers is None:
             options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS)

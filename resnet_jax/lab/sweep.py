@@ -109,7 +109,7 @@ def description(config: ConfigDict) -> dict[str, Any]:
 
 
 def trials(config: ConfigDict) -> list[Trial]:
-    """Return the runs of a sweep in the order in which they are run. Raises ConfigError for fields that are none."""
+    """Return the runs of a sweep in the order in which they are run. Raises ConfigError for unknown fields."""
     if not config.seeds or not config.variants or any(type(seed) is not int or seed < 0 for seed in config.seeds):
         raise ConfigError(f"seeds is {config.seeds!r}: give one or more whole numbers, such as --config.seeds=(0,1,2).")
     if len(set(config.seeds)) != len(config.seeds):

@@ -71,7 +71,7 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
 
 
 def run_trial(trial: Trial, folder: pathlib.Path) -> None:
-    """Train one run to its end; what it fails by is told, and kept in `failed.json`.
+    """Train one run to its end; a failure is printed, and kept in `failed.json`.
 
     Raises Interrupted: the run was asked to stop.
     """

@@ -49,8 +49,8 @@ class Block(nn.Module):
     channels: int
     stride: int = 1
     shortcut: str = "B"
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[..., nn.Module] = BatchNorm
+    conv: Callable[..., Any] = Conv
+    norm: Callable[..., Any] = BatchNorm
     avg_down: bool = False
     projection_norm: bool = True
     zero_init_last: bool = False
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
     expansion = 1  # output channels, in widths of the stage
 
-    def convs(self) -> list[nn.Module]:
+    def convs(self) -> list[Any]:
         """Return the convolutions of the residual branch, first to last."""
         raise NotImplementedError("Block has no convolutions: use BasicBlock or Bottleneck")
 
@@ -70,7 +70,7 @@ class Block(nn.Module):
         """Return what the block makes of `x`; in training BatchNorm uses the statistics of the batch."""
         raise NotImplementedError("Block computes nothing: use BasicBlock or Bottleneck")
 
-    def last_norm(self, name: str) -> nn.Module:
+    def last_norm(self, name: str) -> Any:
         """Return the normalization that ends the residual branch."""
         return self.norm(name=name, scale_init=zeros if self.zero_init_last else ones)
 
@@ -122,7 +122,7 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """Two 3x3 convolutions (He et al. 2015, arXiv:1512.03385, figure 5 left)."""
 
-    def convs(self) -> list[nn.Module]:
+    def convs(self) -> list[Any]:
         """Return two 3x3 convolutions as wide as the stage; the first one strides."""
         return [
             self.conv(self.channels, 3, self.stride, dilation=self.first_dilation or self.dilation, name="conv1"),
@@ -155,7 +155,7 @@ class Bottleneck(Block):
     base_width: int = 64
     stride_in_1x1: bool = False
 
-    def convs(self) -> list[nn.Module]:
+    def convs(self) -> list[Any]:
         """Return three convolutions; the 3x3 is `floor(channels * base_width / 64) * cardinality` wide."""
         width = self.channels * self.base_width // 64 * self.cardinality
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)

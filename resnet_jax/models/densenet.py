@@ -133,7 +133,7 @@ class DenseNet(nn.Module):
         if self.stem == "imagenet":
             self.stem_bn = norm()
 
-        fields = dict(**layers, dropout=self.dropout)
+        fields: dict[str, Any] = dict(**layers, dropout=self.dropout)
         for block, size in enumerate(self.block_sizes, start=1):
             if block > 1:
                 setattr(self, f"transition{block - 1}", Transition(compression=self.compression, **fields))
@@ -152,7 +152,7 @@ class DenseNet(nn.Module):
         """
         return self._maps(images, train, keep_stem=True)
 
-    def _maps(self, images, train, keep_stem):
+    def _maps(self, images: Images, train: bool, keep_stem: bool) -> dict[str, Any]:
         x = self.stem_conv(images.astype(self.dtype))
         maps = {"stem": x}
         if self.stem == "imagenet":

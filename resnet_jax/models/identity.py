@@ -48,7 +48,7 @@ class IdentityBlock(Block):
         """Return shortcut + branch, activated where the order says so. Needs the rng "dropout" to drop anything."""
         check_choices(self, activation_order=ACTIVATION_ORDERS, shortcut_gate=("", *SHORTCUT_GATES))
         convs, order = self.convs(), self.activation_order
-        y, shortcut = x, x
+        y, shortcut, bn = x, x, None
         for i, conv in enumerate(convs, start=1):
             last = i == len(convs)
             bn = self.last_norm(f"bn{i}") if last else self.norm(name=f"bn{i}")
@@ -66,7 +66,7 @@ class IdentityBlock(Block):
         if self.shortcut != "none":
             shortcut = self.shortcut_of(shortcut, train, normalize=order != "preactivation")
             y = self.join(*self.gated(x, y, shortcut, train))
-        if order == "bn_after_addition":
+        if order == "bn_after_addition" and bn is not None:
             y = bn(y, not train, activate=True)
         return ops.relu(y) if order == "original" else y
 

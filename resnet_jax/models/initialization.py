@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.random import threefry_2x32
 from jaxtyping import Array, Float, UInt32
 
@@ -21,7 +22,7 @@ def initialize(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, in
     """
     if hasattr(model, "implementation"):
         model = model.clone(implementation="reference")  # the quickest to trace; no variable depends on it
-    return model.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    return dict(model.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)))
 
 
 def constant(value: float) -> Callable[..., Array]:
@@ -36,7 +37,7 @@ def constant(value: float) -> Callable[..., Array]:
 zeros, ones = constant(0.0), constant(1.0)
 
 
-def kaiming(mode: str) -> Callable[..., Array]:
+def kaiming(mode: Literal["fan_in", "fan_out"]) -> Callable[..., Array]:
     """Return an initializer: normal numbers with variance 2 / fan (He et al. 2015, arXiv:1502.01852).
 
     Where it is not traced it draws by one small program for kernels of all shapes: JAX would compile one for each, and
@@ -48,7 +49,7 @@ def kaiming(mode: str) -> Callable[..., Array]:
     by_jax = nn.initializers.variance_scaling(2.0, mode, "normal")
 
     def init(key, shape, dtype=jnp.float32):
-        if isinstance(key, jax.core.Tracer) or dtype != jnp.float32 or not draws_like_jax(key):
+        if isinstance(key, Tracer) or dtype != jnp.float32 or not draws_like_jax(key):
             return by_jax(key, shape, dtype)
         fan = math.prod(shape[:-2]) * shape[-1 if mode == "fan_out" else -2]
         return jnp.asarray(normal(key, shape) * np.sqrt(np.float32(2.0 / fan)))
@@ -78,4 +79,5 @@ def _chunk(bits: UInt32[Array, "2"], start: UInt32[Array, ""]) -> Float[Array, "
 
 def draws_like_jax(key: jax.Array) -> bool:
     """Return whether `normal` knows how JAX draws with this key."""
-    return jax.config.jax_threefry_partitionable and jax.random.key_impl(key) == "threefry2x32"
+    config: Any = jax.config
+    return config.jax_threefry_partitionable and jax.random.key_impl(key) == "threefry2x32"

@@ -123,7 +123,7 @@ class BatchNorm(nn.Module):
         if use_running_average or self.frozen:
             y = ops.normalize(x, jnp.asarray(mean.value), var.value, scale, bias, self.epsilon, activate)
             return y if pooling is None else ops.max_pool(y, *pooling, implementation=self.implementation)
-        fields = dict(epsilon=self.epsilon, implementation=self.implementation)
+        fields: dict[str, Any] = dict(epsilon=self.epsilon, implementation=self.implementation)
         axes = None if self.is_initializing() else self.axis_name
         y, batch_mean, batch_var = ops.batch_norm(
             x, scale, bias, activate=activate, pooling=pooling, axes=axes, **fields
@@ -149,12 +149,9 @@ class BatchNorm(nn.Module):
             self.put_variable("batch_stats", name, self.momentum * old + (1 - self.momentum) * new)
 
 
-def conv_norm(conv: Conv, norm: BatchNorm, x: Maps, train: bool, activate: bool = False) -> OutMaps:
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Maps, train: bool, activate: bool = False) -> OutMaps:
     """Return norm(conv(x)): in one operation where `ops.project` has one (on a TPU in training), else in two."""
-    one = conv.kernel_size == conv.stride == conv.groups == 1 and not conv.bias and isinstance(norm, BatchNorm)
-    if not (one and train) or norm.frozen or norm.implementation == "reference" or conv.is_initializing():
-        return norm(conv(x), not train, activate=activate)
-    if not ops.widens(x.shape[-1], conv.channels):
+    if not (train and isinstance(conv, Conv) and isinstance(norm, BatchNorm) and _projects(conv, norm, x)):
         return norm(conv(x), not train, activate=activate)
     kernel = conv.get_variable("params", "kernel")
     scale, bias = (norm.get_variable("params", name) for name in ("scale", "bias"))
@@ -162,6 +159,13 @@ def conv_norm(conv: Conv, norm: BatchNorm, x: Maps, train: bool, activate: bool 
     y, mean, var = ops.project(x, kernel, scale, bias, norm.epsilon, norm.axis_name, norm.implementation)
     norm.update(mean, var, x.size // x.shape[-1])
     return ops.relu(y) if activate else y
+
+
+def _projects(conv: Conv, norm: BatchNorm, x: Maps) -> bool:
+    """Return whether `ops.project` serves a convolution and the BatchNorm after it."""
+    pointwise = conv.kernel_size == conv.stride == conv.groups == 1 and not conv.bias
+    trained = not norm.frozen and norm.implementation != "reference" and not conv.is_initializing()
+    return pointwise and trained and ops.widens(x.shape[-1], conv.channels)
 
 
 class SqueezeExcite(nn.Module):
@@ -190,7 +194,7 @@ def drop_path(x: Maps, rate: float, key: jax.Array) -> Maps:
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
-def layers_of(net: nn.Module, **conv_fields: Any) -> dict[str, Callable[..., nn.Module]]:
+def layers_of(net: Any, **conv_fields: Any) -> dict[str, Callable[..., Any]]:
     """Return `conv` and `norm`, which make the layers of a network as its fields say."""
     common = dict(dtype=net.dtype, implementation=net.implementation)
     norm = functools.partial(

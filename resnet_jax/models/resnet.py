@@ -126,7 +126,8 @@ class ResNet(nn.Module):
         check(self)
         layers = layers_of(self, bias=self.conv_bias)
         if self.stem == "deep":
-            self.stem_conv = stem.DeepStem((*self.stem_hidden, self.stem_width), **layers)
+            widths = (*self.stem_hidden, self.stem_width)
+            self.stem_conv = stem.DeepStem(widths, conv=layers["conv"], norm=layers["norm"])
         else:
             kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
             self.stem_conv = layers["conv"](self.stem_width, kernel_size, stride)
@@ -159,7 +160,7 @@ class ResNet(nn.Module):
     def make_block(self, **fields: Any) -> nn.Module:
         """Return a block with these fields and those of the network that its class declares."""
         block = block_class(self)
-        shared = {name: getattr(self, name) for name in BLOCK_FIELDS}
+        shared: dict[str, Any] = {name: getattr(self, name) for name in BLOCK_FIELDS}
         fields = shared | layers_of(self, bias=self.conv_bias, blurs=self.blur_pool) | fields
         return block(**{name: value for name, value in fields.items() if name in declared_fields(block)})
 
@@ -167,9 +168,9 @@ class ResNet(nn.Module):
         """Return feature maps by name: "stem" (before its max-pool), "stage1", "stage2", and so on, in `dtype`."""
         return self._maps(images, train, keep_stem=True)
 
-    def _maps(self, images, train, keep_stem):
+    def _maps(self, images: Images, train: bool, keep_stem: bool) -> dict[str, Any]:
         x = images.astype(self.dtype)
-        x = self.stem_conv(x, train) if self.stem == "deep" else self.stem_conv(x)
+        x = self.stem_conv(x, train) if isinstance(self.stem_conv, stem.DeepStem) else self.stem_conv(x)
         norm = None if self.preactivation else self.stem_bn
         if self.stem == "cifar":
             x = x if norm is None else norm(x, not train, activate=True)

@@ -1,6 +1,7 @@
 """Stems: one 3x3 convolution for small images, and a 7x7 or three 3x3 with a max-pooling for ImageNet's."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -38,7 +39,7 @@ class DeepStem(nn.Module):
 
 
 def norm_and_pool(
-    norm: BatchNorm | None, x: Maps, train: bool, keep: bool
+    norm: Any, x: Maps, train: bool, keep: bool
 ) -> tuple[Maps | None, Float[Array, "batch rows columns channels"]]:
     """Return a stem's maps after BatchNorm and ReLU, or None unless they are to `keep`, and after the max-pooling.
 

@@ -71,7 +71,8 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     begin = functools.partial(model.init_with_output, jax.random.key(0))
     program, (_, variables) = jax.make_jaxpr(begin, return_shape=True)(images)
     owned = {}
-    for path, leaf in flatten_dict(variables["params"]).items():
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(variables["params"])
+    for path, leaf in leaves.items():
         name = "/".join(path[:-1])
         owned[name] = owned.get(name, 0) + math.prod(leaf.shape)
 
@@ -144,27 +145,28 @@ def _view(equation: Any, inputs: list[View | None]) -> View | None:
     views, name, params = [view for view in inputs if view], equation.primitive.name, equation.params
     if not views:
         return None
-    rows, made = (var.aval.shape[1:2] for var in (equation.invars[inputs.index(views[0])], equation.outvars[0]))
+    view = views[0]
+    rows, made = (var.aval.shape[1:2] for var in (equation.invars[inputs.index(view)], equation.outvars[0]))
     flat = equation.outvars[0].aval.ndim != 4
     if WHOLE in views or flat or name == "rev":
         return WHOLE
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape[params["dimension_numbers"].rhs_spec[2]]
-        return _window(*views, kernel, params["window_strides"][0], params["padding"][0][0], params["rhs_dilation"][0])
+        return _window(view, kernel, params["window_strides"][0], params["padding"][0][0], params["rhs_dilation"][0])
     if name.startswith("reduce_window"):
         fields = ("window_dimensions", "window_strides", "padding", "window_dilation")
         size, stride, padding, dilation = (params[field][1] for field in fields)
-        return _window(*views, size, stride, padding[0], dilation)
+        return _window(view, size, stride, padding[0], dilation)
     if name == "slice":
-        return _window(*views, 1, (params["strides"] or (1, 1))[1], -params["start_indices"][1])
+        return _window(view, 1, (params["strides"] or (1, 1))[1], -params["start_indices"][1])
     if name == "pad":
-        return _window(*views, 1, 1, int(params["padding_config"][1][0]))
+        return _window(view, 1, 1, int(params["padding_config"][1][0]))
     if name == "concatenate" and params["dimension"] in (1, 2):
         return _inside(equation, inputs)
     # What is left works on each pixel for itself, if it keeps the rows.
     if rows not in (made, (1,)) or len({view.step for view in views}) > 1:
         return WHOLE
-    return View(min(view.first for view in views), max(view.last for view in views), views[0].step)
+    return View(min(view.first for view in views), max(view.last for view in views), view.step)
 
 
 def _window(view: View, size: int, stride: int, padding: int, dilation: int = 1) -> View:
@@ -179,7 +181,8 @@ def _inside(equation: Any, inputs: list[View | None]) -> View | None:
     sizes = [value.aval.shape[axis] for value in equation.invars]
     largest = sizes.index(max(sizes))
     before = sum(sizes[:largest]) if axis == 1 else 0
-    return inputs[largest] and _window(inputs[largest], 1, 1, before)
+    view = inputs[largest]
+    return view and _window(view, 1, 1, before)
 
 
 class Costs(NamedTuple):

@@ -6,7 +6,7 @@ names the record that pays for it.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,7 @@ PROGRAMS: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def choose(platform: str, direction: str, channels: int, window: Window, dtype: object = jnp.float32) -> str:
+def choose(platform: str, direction: str, channels: int, window: Window, dtype: Any = jnp.float32) -> str:
     """Return the name in `PROGRAMS` of what serves one direction of a convolution.
 
     Args:

@@ -66,12 +66,12 @@ def _sum_of_parts(maps, gradient, window, stride, padding):
     lowest = jnp.asarray(-jnp.inf, maps.dtype)
     padded = jnp.pad(maps, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=lowest)
     rows, columns = gradient.shape[1:3]
-    best = winner = None
+    best = winner = jnp.zeros(0)
     for place in range(window**2):
         row, column = divmod(place, window)
         ends = (row + (rows - 1) * stride + 1, column + (columns - 1) * stride + 1)
         seen = padded[:, row : ends[0] : stride, column : ends[1] : stride]
-        if best is None:
+        if not place:
             best, winner = seen, jnp.zeros(seen.shape, jnp.uint8)
         else:
             larger = (seen > best) | jnp.isnan(seen)

@@ -17,5 +17,6 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @relu.defjvp
 def _relu_jvp(primals, tangents):
-    y = relu(*primals)
-    return y, jnp.where(y > 0, *tangents, jnp.zeros_like(y))
+    (x,), (dx,) = primals, tangents
+    y = relu(x)
+    return y, jnp.where(y > 0, dx, jnp.zeros_like(y))

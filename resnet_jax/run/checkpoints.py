@@ -31,10 +31,10 @@ WRITTEN_LAST = {"_CHECKPOINT_METADATA", "commit_success.txt"}
 
 
 class Checkpoints:
-    """The checkpoints of one run, written while training goes on.
+    """The checkpoints of one run, written while training continues.
 
-    Each lies in a folder of its own with the checksums of its files, and appears there whole or not at all. Those that
-    are damaged are told of, and moved to `unreadable_checkpoints` beside the folder, as the run opens it.
+    Each lies in a folder of its own with the checksums of its files, and appears there whole or not at all. Damaged
+    ones are reported, and moved to `unreadable_checkpoints` beside the folder, as the run opens it.
 
     Args:
       folder: holds one folder a step; made where it is missing.
@@ -61,7 +61,7 @@ class Checkpoints:
         if not read_only:
             self._set_damaged_aside()
         # A reader needs no manager, which would stumble over a metric that is damaged or being written.
-        self._manager = None if read_only else self._managed(keep_latest, keep_best)
+        self._manager: Any = None if read_only else self._managed(keep_latest, keep_best)
 
     def _managed(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
         ignore_closed_loops()
@@ -105,7 +105,7 @@ class Checkpoints:
     def restore(self, like: Any) -> Any | None:
         """Return the newest state that can be read, laid out as `like`; None where there is no checkpoint at all.
 
-        Newer ones that cannot be read are told of, and moved out of the way of the run, which will write these steps
+        Newer ones that cannot be read are reported, and moved out of the way of the run, which will write these steps
         again.
 
         Raises:
@@ -258,7 +258,7 @@ def _variables(place: Path, average: bool, most: int) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk or a refused write into a sentence, also where Orbax's storage tells of it in a ValueError."""
+    """Turn a full disk or a refused write into a sentence, also where Orbax's storage raises a ValueError for it."""
     with disk_errors(folder):
         try:
             yield

@@ -30,9 +30,9 @@ def damage(folder: Path, unlisted: Collection[str] = ()) -> str | None:
             return f"{LIST} is missing"
         listing = read_file(text, LONGEST_LIST).decode()
         lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in listing.splitlines()]
+        listed = {line[2]: line[1] for line in lines if line}
         if None in lines:
             return f"{LIST} is damaged"
-        listed = {line[2]: line[1] for line in lines}
         names = found.keys() - unlisted
         if left := sorted(listed.keys() ^ names):
             return f"{left[0]} is {'not listed' if left[0] in names else 'missing'}"

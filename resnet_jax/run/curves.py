@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from resnet_jax.run.drawing import drawn
@@ -27,9 +28,8 @@ def draw_curves(metrics: list[dict[str, Any]], file: str | os.PathLike, title: s
         file: The picture's path.
         title: The line above the panels.
     """
-    figure = Figure(figsize=(12, 4), dpi=130, layout="constrained")
+    figure = Figure(figsize=(12, 4), dpi=130, layout=ConstrainedLayoutEngine(wspace=0.05))
     figure.suptitle(title, fontsize=12)
-    figure.get_layout_engine().set(wspace=0.05)
     loss, accuracy, learning_rate = figure.subplots(1, 3, width_ratios=(5, 5, 3))
     _draw_splits(loss, metrics, "loss", "{:.4f}")
     _draw_splits(accuracy, metrics, "top1", "{:.2f}", factor=100)
@@ -105,6 +105,6 @@ def _dress(axes: Axes, label: str) -> None:
     axes.grid(color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if not any(line.get_ydata().size for line in axes.lines):
+    if not any(np.size(line.get_xdata()) for line in axes.lines):
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite values", color="#808080", ha="center", transform=axes.transAxes)

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -53,7 +54,7 @@ def start(coordinator: str, hosts: int, host: int, heartbeat_seconds: int) -> No
         raise ConfigError(f"parallel.coordinator is {coordinator!r}: give HOST:PORT of the first host, or auto.")
     if not 0 <= host < hosts:
         raise ConfigError(f"parallel.host is {host} and parallel.hosts is {hosts}: hosts are numbered from 0.")
-    known = dict(
+    known: dict[str, Any] = dict(
         coordinator_address=coordinator, num_processes=hosts, process_id=host, cluster_detection_method="deactivate"
     )
     if coordinator != "auto":
@@ -107,7 +108,7 @@ def end_alone(error: Exception, patience: float) -> None:
         print(f"error: {here}: {error}", file=sys.stderr, flush=True)
         os._exit(2)
     traceback.print_exception(error)
-    print(f"error: {here} can not go on; if that is because another is lost, it is named now.", file=sys.stderr)
+    print(f"error: {here} cannot continue; if another host is lost, it is named below.", file=sys.stderr)
     sys.stderr.flush()
     time.sleep(patience)
     os._exit(1)

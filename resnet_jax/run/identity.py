@@ -28,12 +28,16 @@ def other_data(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
         found += [f"{how} classes: {_few(names)}" for how, names in changes if names]
         found = found or ["the classes are in another order"]
     for split in ("train", "test"):
-        before, after = (each.get(split) if isinstance(each.get(split), dict) else {} for each in (there, now))
+        before, after = (_dict(each.get(split)) for each in (there, now))
         if before.get("examples") != after.get("examples") and before and after:
             found.append(f"{split} had {before.get('examples')} examples and has {after['examples']}")
         elif before.get("hash") and after.get("hash") and before["hash"] != after["hash"]:
             found.append(f"{split} has other examples")
     return found
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _few(names: list) -> str:

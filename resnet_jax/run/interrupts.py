@@ -132,7 +132,7 @@ class Interrupts:
 
     def stop(self, where: str) -> NoReturn:
         """Raise Interrupted, saying where the run stopped."""
-        raise Interrupted(f"Stopped {where}; the same command goes on from there.", self._number)
+        raise Interrupted(f"Stopped {where}; the same command resumes there.", self._number)
 
 
 def _wait() -> None:
@@ -141,7 +141,7 @@ def _wait() -> None:
     with _state:
         if _holder is None and not (_joined and number == signal.SIGTERM):
             end(number)
-        if not _joined:
+        if not _joined and _holder is not None:
             _holder.remember(number)
     if not _joined:
         time.sleep(REPEAT_SECONDS)

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import rich.progress
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 10
@@ -21,7 +21,7 @@ class Progress:
     Args:
         total_steps: The step at which the run ends.
         steps_per_epoch: Need not be whole.
-        start_step: The step from which a resumed run goes on.
+        start_step: The step at which a resumed run starts.
         file: Where to write; stdout if None. A terminal gets a bar, anything else plain lines.
     """
 
@@ -30,8 +30,8 @@ class Progress:
         self._steps_per_epoch = steps_per_epoch
         self._start = self._reference = (start_step, monotonic())
         self._file = sys.stdout if file is None else file
-        self._bar = None
-        self._task = None
+        self._bar: _Bar | None = None
+        self._task = TaskID(0)
         self._pending = None
         self._last_line = -math.inf
         console = Console(file=self._file, highlight=False)

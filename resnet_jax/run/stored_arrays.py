@@ -44,7 +44,7 @@ def stored_shapes(folder: Path) -> Shapes:
     return shapes
 
 
-def sound_shape(metadata: dict[str, Any]) -> tuple[int, ...]:
+def sound_shape(metadata: Any) -> tuple[int, ...]:
     """Return the shape that an array's metadata give. Raises ValueError, KeyError or TypeError where they are odd."""
     shape, chunks, codec = metadata["shape"], metadata["chunks"], metadata["compressor"]
     sound = (

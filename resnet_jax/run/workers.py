@@ -176,7 +176,8 @@ def answer(function: Callable[[Any], Any], item: Any) -> tuple[bool, Any]:
 
 def end_with_parent() -> None:
     """End this process when its parent has ended, in whatever it is at."""
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 

@@ -30,7 +30,7 @@ def train(
     """Train `state`, which has done `first` steps, to the last step.
 
     Raises:
-      Diverged: the loss or the gradient became infinite or no number.
+      Diverged: the loss or the gradient became NaN or infinite.
       Interrupted: the user or the system asked to stop; the state is saved.
       UserError: the disk takes no more.
     """

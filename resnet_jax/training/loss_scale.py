@@ -1,4 +1,4 @@
-"""The guard of a train step: what becomes of one whose loss or gradient is infinite or no number.
+"""The guard of a train step: what happens to one whose loss or gradient is NaN or infinite.
 
 Such a step leaves parameters, statistics, momenta and averages as they were; only its number is spent. In float16 the
 loss is multiplied by a scale, so that small gradients do not vanish, and a step whose gradient overflowed halves it
@@ -7,16 +7,16 @@ loss is multiplied by a scale, so that small gradients do not vanish, and a step
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Bool, Float
 
 FIRST_SCALE = 2.0**15
 GROWS_AFTER = 1000  # steps in a row that were taken
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class DynamicLossScale:
     """What a guarded run remembers of its steps.
 

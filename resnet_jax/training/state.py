@@ -2,17 +2,17 @@
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from flax import struct
 
 from resnet_jax.models.initialization import initialize
 from resnet_jax.training.loss_scale import DynamicLossScale
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class EMA:
     """Exponential moving averages of the parameters and of the BatchNorm statistics."""
 
@@ -20,7 +20,7 @@ class EMA:
     batch_stats: Any
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
     """What step k hands to step k + 1.
 

@@ -30,7 +30,7 @@ from resnet_jax.weights.presets import METADATA, Preset
 
 Variables = dict[str, Any]
 
-# The kernel that sees the image, by kind of stem: its shape tells the channels of an image.
+# The kernel that reads the image, by kind of stem: its shape gives the channels of an image.
 FIRST_KERNELS = ("stem_conv/kernel", "stem_conv/conv1/kernel")
 # A checkpoint may hold so many values as these copies of the network's (parameters, momenta, averages), and others.
 COPIES, OTHERS = 8, 2**27
@@ -125,8 +125,8 @@ def misfit(file: str | Path, arrays: dict[str, np.ndarray], wanted: dict[str, tu
     """Return in what the arrays of a file are not those that a network wants, or None."""
     for name, shape in wanted.items():
         if name not in arrays and (prefix := common_prefix(arrays, wanted)) is not None:
-            told = f"under the prefix {prefix!r}, which is not read"
-            return f"{file} has its arrays {told}: save the network's arrays alone, without it"
+            place = f"under the prefix {prefix!r}, which is not read"
+            return f"{file} has its arrays {place}: save the network's arrays alone, without it"
         if name not in arrays:
             return f"{file} has no {name}: it belongs to another network"
         if arrays[name].shape != shape:

@@ -107,7 +107,7 @@ def read_arrays(file: str | Path) -> dict[str, np.ndarray]:
 
 
 def parsed(data: bytes, is_safetensors: bool) -> dict[str, np.ndarray]:
-    """Return the arrays of a file's content. Torch's formats have no fixed suffix and are told by their first bytes."""
+    """Return the arrays of a file's content; torch's formats, which have no fixed suffix, by their first bytes."""
     if is_safetensors or data[8:9] == b"{":
         return from_safetensors(data)
     if data.startswith(b"PK\x03\x04"):

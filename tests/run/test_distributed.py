@@ -102,7 +102,7 @@ def test_a_host_that_is_killed_is_named_and_the_run_goes_on_with_more_hosts(one,
     ended = end(start(tmp_path / "run", 4, by_slurm))
     for _, errors, code in ended:
         assert code == 0, errors
-    assert "Going on from step" in ended[0][0]
+    assert "Resuming at step" in ended[0][0]
     for output, _, _ in ended[1:]:
         assert not [line for line in output.splitlines() if not line.startswith("[Gloo]")]  # a library's own
     check_against(one, tmp_path / "run")
@@ -113,9 +113,9 @@ def test_a_request_to_end_at_one_host_ends_all_and_the_run_goes_on_with_fewer(on
     wait_until_saved(tmp_path / "run", started)
     started[1].send_signal(signal.SIGINT)
     for _, errors, code in end(started):
-        assert code == 128 + signal.SIGTERM and "the same command goes on from there" in errors, errors
+        assert code == 128 + signal.SIGTERM and "the same command resumes there" in errors, errors
     [(output, errors, code)] = end(start(tmp_path / "run"))
-    assert code == 0 and "Going on from step" in output, errors
+    assert code == 0 and "Resuming at step" in output, errors
     check_against(one, tmp_path / "run")
 
 

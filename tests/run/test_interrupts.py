@@ -15,7 +15,7 @@ def test_a_signal_is_remembered_and_a_second_ctrl_c_is_left_to_the_system_which_
         signal.raise_signal(number)
         assert interrupts.requested and signal.getsignal(signal.SIGINT) == signal.SIG_DFL
         signal.raise_signal(signal.SIGTERM)  # schedulers send it again and again
-        with pytest.raises(Interrupted, match="the same command goes on") as stop:
+        with pytest.raises(Interrupted, match="the same command resumes") as stop:
             interrupts.stop("at step 3")
         assert stop.value.signal in (number, signal.SIGTERM)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -59,7 +59,7 @@ def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(runner, "Interrupts", lambda: InterruptAfter(looks))
-        with pytest.raises(Interrupted, match="goes on from there"):
+        with pytest.raises(Interrupted, match="resumes there"):
             runner.run(small_config, folder, "train")
     saved = [int(step.name) for step in (folder / "checkpoints").iterdir()]
     assert 0 < max(saved) < 45

@@ -123,10 +123,10 @@ def test_evaluation_counts_10000_of_10000_with_the_same_sums_on_any_number_of_de
     np.testing.assert_allclose(total.loss, (log_sum - logits[np.arange(10_000), split.labels]).sum(), rtol=1e-5)
 
 
-def compiled_step(name, scope, size=64):
+def compiled_step(name, scope, size=64, dtype="float32"):
     """The optimized program of one train step on eight devices, and how many all-reduces it was written with."""
     devices = Devices.create(8, scope)
-    model = create_model(name, norm_axis=devices.norm_axis)
+    model = create_model(name, norm_axis=devices.norm_axis, dtype=jnp.dtype(dtype))
     optimizer = create_optimizer("sgd", lambda step: 0.1)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))
     state = TrainState(
@@ -155,11 +155,13 @@ def test_resnext50_on_eight_devices_gathers_nothing_and_joins_its_all_reduces():
     assert set(compiled) == {"all-reduce"} and len(compiled) <= 4
 
 
-def test_global_batch_norm_adds_one_small_all_reduce_a_layer_and_direction():
-    written, _ = compiled_step("cifar_resnet8", "local", size=16)
-    with_norms, compiled = compiled_step("cifar_resnet8", "global", size=16)
+@pytest.mark.parametrize(("dtype", "a_layer"), [("bfloat16", 2), ("float32", 3)])
+def test_global_batch_norm_adds_one_small_all_reduce_a_layer_and_direction(dtype, a_layer):
+    """In float32 one more: of the shift that keeps a variance beside a large mean."""
+    written, _ = compiled_step("cifar_resnet8", "local", size=16, dtype=dtype)
+    with_norms, compiled = compiled_step("cifar_resnet8", "global", size=16, dtype=dtype)
     layers = 7
-    assert with_norms - written <= 2 * layers and set(compiled) == {"all-reduce"}
+    assert with_norms - written <= a_layer * layers and set(compiled) == {"all-reduce"}
 
 
 @pytest.mark.parametrize(("length", "taken"), [(1, 1), (4, 4), (4, 3), (4, 1)])

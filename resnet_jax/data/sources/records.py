@@ -156,7 +156,7 @@ def read_index(folder: pathlib.Path) -> dict:
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} has no {INDEX}: it is not packed, or not to the end; the `python -m resnet_jax pack` that began "
-            "it goes on where it was stopped."
+            "it resumes where it was stopped."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{folder / INDEX} cannot be read ({error}): pack the data again.") from error
@@ -191,7 +191,7 @@ def files_of(index: dict) -> list[dict]:
 
 
 def verify(folder: pathlib.Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Read a packed folder once more, and return how many files it has. `progress` is told bytes done, of how many.
+    """Read a packed folder once more, and return how many files it has; `progress` gets the bytes done and in all.
 
     Raises DataError, which names them, if files are missing or not what was packed.
     """

@@ -5,6 +5,7 @@ network gets deeper, with them brown noise. Here the line leads from one image t
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -53,7 +54,7 @@ def gradient_function(
 
     def logit(tap, variables, images, label):
         with tapped({} if at == IMAGE else {at: tap}):
-            logits = model.apply(variables, images + tap if at == IMAGE else images, train=False)
+            logits: Any = model.apply(variables, images + tap if at == IMAGE else images, train=False)
         return jnp.sum(logits[:, label])
 
     program = jax.jit(jax.grad(logit))

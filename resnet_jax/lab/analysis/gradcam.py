@@ -23,7 +23,7 @@ def gradcam(
     Where the head is linear in the mean of the maps, as it is here, the sum is the class activation map of Zhou et al.
     2016 (arXiv:1512.04150) over the number of places.
     """
-    maps = model.apply(variables, images, method="features")
+    maps: Any = model.apply(variables, images, method="features")
     last = maps[list(maps)[-1]].astype(jnp.float32)
     head = model.bind(variables).head
 

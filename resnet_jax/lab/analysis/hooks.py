@@ -53,7 +53,7 @@ def blocks(model: nn.Module, variables: Variables, images: Images) -> list[SeenB
     def watch(call, args, kwargs, context):
         result = call(*args, **kwargs)
         if isinstance(context.module, Block):
-            name = context.module.name
+            name = str(context.module.name)
             if context.method_name == "join":
                 joined.add(name)
             elif context.method_name == "__call__":
@@ -93,8 +93,8 @@ def gated(gates: dict[str, Array]) -> Iterator[None]:
 
     def change(call, args, kwargs, context):
         module, method = context.module, context.method_name
-        gate = gates.get(module.name) if isinstance(module, Block) else None
-        unseen.discard(module.name)
+        gate = gates.get(str(module.name)) if isinstance(module, Block) else None
+        unseen.discard(str(module.name))
         if gate is not None and method == "join":
             branch, shortcut = args
             return call(jnp.where(gate, branch, jnp.zeros_like(branch)), shortcut)
@@ -132,7 +132,7 @@ def tapped(taps: dict[str, Array]) -> Iterator[None]:
 
     def change(call, args, kwargs, context):
         if isinstance(context.module, Block) and context.method_name == "__call__" and context.module.name in taps:
-            args = (args[0] + taps[context.module.name].astype(args[0].dtype), *args[1:])
+            args = (args[0] + taps[str(context.module.name)].astype(args[0].dtype), *args[1:])
         return call(*args, **kwargs)
 
     with nn.intercept_methods(change):
@@ -177,7 +177,7 @@ def without_chance(model: nn.Module) -> nn.Module:
 
     The dropout of shortcuts (`shortcut_gate`) stays: a network without it would be another one.
     """
-    fields = {name: 0.0 for name in ("stochastic_depth", "dropout") if getattr(model, name, 0.0)}
+    fields: dict[str, Any] = {name: 0.0 for name in ("stochastic_depth", "dropout") if getattr(model, name, 0.0)}
     return model.clone(**fields) if fields else model
 
 

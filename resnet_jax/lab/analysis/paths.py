@@ -7,7 +7,7 @@ take k branches are binomial(n, k), and the gradient that comes through one of t
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -47,7 +47,7 @@ def path_gradients(
 
     The images pass the whole network, with running statistics; on its way back the gradient of the loss takes the
     branches of k blocks and the shortcuts of all others. `draws` paths of each length are taken at random, or all of
-    them where there are no more. `progress` is told each length before it is measured.
+    them where there are no more. `progress` is called with each length before it is measured.
 
     Raises ConfigError for a network without shortcuts, which has one path.
     """
@@ -60,7 +60,7 @@ def path_gradients(
     def magnitude(chosen):
         def loss(images):
             with routed(dict(zip(names, chosen, strict=True))):
-                logits = model.apply(variables, images, train=False)
+                logits: Any = model.apply(variables, images, train=False)
             return jnp.sum(cross_entropy(logits, targets))
 
         gradient = jax.grad(loss)(images).reshape(len(images), -1)

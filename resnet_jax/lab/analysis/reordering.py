@@ -53,7 +53,7 @@ def kendall(order: list[int]) -> float:
     """Return Kendall's rank correlation of an order of 0, 1, 2, ... and the natural one."""
     from scipy.stats import kendalltau  # half a second, which no other measurement needs
 
-    return float(kendalltau(range(len(order)), order).statistic)
+    return float(kendalltau(range(len(order)), order)[0])
 
 
 def reorder_at_random(
@@ -73,7 +73,11 @@ def reorder_at_random(
     groups = exchangeable(model, variables, images)
     pairs = [(a, b) for names in groups for i, a in enumerate(names) for b in names[i + 1 :]]
     names = [block.name for block in blocks(model, variables, images[:1])]
-    score = scorer(lambda variables, images: model.apply(variables, images, train=False), images, labels)
+
+    def logits_of(variables, images) -> Any:
+        return model.apply(variables, images, train=False)
+
+    score = scorer(logits_of, images, labels)
     random, found = np.random.default_rng(seed), []
     for count in swaps:
         for _ in range(draws):

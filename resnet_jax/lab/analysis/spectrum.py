@@ -42,7 +42,7 @@ def hessian_product(
     targets = jax.nn.one_hot(labels, model.num_classes)
 
     def total(flat, images, targets):
-        logits = model.apply(variables | {"params": unravel(flat)}, images, train=False)
+        logits: Any = model.apply(variables | {"params": unravel(flat)}, images, train=False)
         return jnp.sum(cross_entropy(logits, targets))
 
     @jax.jit
@@ -52,7 +52,7 @@ def hessian_product(
     def product(vector):
         starts = range(0, len(labels), batch_size)
         parts = (part(vector, images[i : i + batch_size], targets[i : i + batch_size]) for i in starts)
-        return sum(parts) / len(labels)
+        return sum(parts, jnp.zeros(())) / len(labels)
 
     return product, flat.size
 

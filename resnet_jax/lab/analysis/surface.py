@@ -52,7 +52,7 @@ def loss_surface(
       score: of the shares of the directions, an argument each.
       steps: those shares; the first direction is the first axis.
       dimensions: 1 or 2.
-      progress: is told how many points are done.
+      progress: called with the number of points that are done.
     """
     found = []
     for place in np.ndindex(*[len(steps)] * dimensions):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
@@ -284,8 +285,7 @@ FIGURES: dict[str, Callable[[Record], Figure]] = {
 
 
 def _panels(count: int, width: float = 4.8, height: float = 3.9) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width * count, height), dpi=100, layout="constrained")
-    figure.get_layout_engine().set(wspace=0.05)
+    figure = Figure(figsize=(width * count, height), dpi=100, layout=ConstrainedLayoutEngine(wspace=0.05))
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 

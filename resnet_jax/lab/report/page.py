@@ -20,7 +20,7 @@ TITLES = {"imagenet": "ImageNet, top-1", "cifar10": "CIFAR-10, top-1", "cifar100
 
 
 def page(found: Found, notes: list[str]) -> list[Part]:
-    """Return the parts of the report of what `runs.find` found; what is left out is told, and added to `notes`."""
+    """Return the parts of the report of what `runs.find` found; what is left out is reported, and added to `notes`."""
     studies, runs, _ = found
     parts: list[Part] = [Heading("Residual networks: what was run, beside what was published", 1)]
     measured = measurement_parts(found.measurements, notes)
@@ -233,8 +233,8 @@ def _published(study: Study, row: Row) -> Published | None:
 def _count(row: Row) -> str:
     """How many runs are done, and what has become of the others."""
     others = [run.state for run in row.runs if run.state != "done"]
-    told = [f"{others.count(state)} {state}" for state in dict.fromkeys(others)]
-    return ", ".join([str(len(row.done)), *told])
+    counts = [f"{others.count(state)} {state}" for state in dict.fromkeys(others)]
+    return ", ".join([str(len(row.done)), *counts])
 
 
 def _spread(values: list[float], form: str, deviation_form: str | None = None) -> str:

@@ -14,7 +14,7 @@ class Published(NamedTuple):
       dataset: "imagenet", "cifar10" or "cifar100".
       top1: accuracy on its validation or test images, a fraction.
       spread: standard deviation over runs, a fraction; None where none was published.
-      epochs: of training; None where they were not told.
+      epochs: of training; None where they were not published.
       source: the paper with its table, or the library with its version.
     """
 

@@ -12,7 +12,7 @@ from resnet_jax.config import default_config, flat
 from resnet_jax.errors import ConfigError, nearest
 from resnet_jax.models.registry import create_model
 
-# Fields of recipes that say how a run goes on and not what it learns: no source has them.
+# Fields of recipes that say how a run is watched and kept, not what it learns: no source has them.
 OWN = ("model.name", "data.source", "data.workers", "training.log_every", "evaluation.batch_size")
 
 

@@ -151,7 +151,7 @@ def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
         assert len({label for label, *_ in variants}) == len(variants) > 0
         assert len(variants) <= MOST_VARIANTS and len({series for _, series, *_ in variants}) <= MOST_SERIES
     except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"{folder / SWEEP_FILE} is damaged: start the sweep again, which writes it anew") from error
+        raise UserError(f"{folder / SWEEP_FILE} is damaged: start the sweep again, which rewrites it") from error
     turned = {"training.seed", *(RENAMED.get(field, field) for *_, fields in variants for field in fields)}
     found = {label: list(_readable(sorted((folder / label).glob("seed*")), notes)) for label, *_ in variants}
     strange = _of_other_configs([run for runs in found.values() for run in runs], turned, notes)

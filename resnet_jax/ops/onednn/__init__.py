@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 import pooch
 
@@ -59,7 +58,7 @@ def convolve(direction: str, a: jax.Array, b: jax.Array, window: Window, sides: 
 def missing() -> str | None:
     """Return None if oneDNN can be used, else why it cannot. The first call compiles, in some seconds."""
     try:
-        library = ctypes.CDLL(_compiled())
+        library = ctypes.CDLL(str(_compiled()))
     except (OSError, LookupError, ImportError, subprocess.SubprocessError) as error:
         return str(error)
     for direction in DIRECTIONS:
@@ -73,7 +72,7 @@ def _compiled() -> pathlib.Path:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise LookupError(f"it is not packaged for {platform.system()} on {platform.machine()}.")
     source = importlib.resources.files("resnet_jax.ops.onednn").joinpath("convolution.cc").read_bytes()
-    versions = [jaxlib.__version__, *(importlib.metadata.version(name) for name in (LIBRARY, HEADERS))]
+    versions = [importlib.metadata.version(name) for name in ("jaxlib", LIBRARY, HEADERS)]
     shared, header = _installed(LIBRARY, "libdnnl.so.3"), _installed(HEADERS, "oneapi/dnnl/dnnl.hpp")
     key = hashlib.sha256(b"\0".join([source, *(str(part).encode() for part in (*versions, shared))])).hexdigest()[:16]
     made = pathlib.Path(pooch.os_cache("resnet_jax")) / "onednn" / f"{key}.so"
