@@ -152,6 +152,12 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
         ("checkpoint.every_steps", 0),
         ("data.mean", ("a", "b", "c")),
         ("data.crop_scale", (0.1, 0.2, 0.3)),
+        ("data.crop_scale", (0.5, 0.2)),
+        ("data.interpolation", "lanczos"),
+        ("parallel.norm_scope", "sync"),
+        ("parallel.norm_group", 0),
+        ("parallel.devices", -1),
+        ("parallel.host", -1),
     ],
 )
 def test_a_value_that_no_run_can_have_is_refused_by_the_name_of_its_field(name, value):

@@ -57,8 +57,14 @@ class Data:
     mean: tuple[float, ...] | None = setting(None, "Mean per channel of images in 0..1; None: the source's.")
     std: tuple[float, ...] | None = setting(None, "Deviation per channel of images in 0..1; None: the source's.")
     resize: int = setting(256, "Short side of streamed images before the central crop of evaluation.", SIZE)
-    crop_scale: tuple[float, float] = setting((0.08, 1.0), "Range of the random resized crop's area, as a fraction.")
-    interpolation: str = setting("bilinear", "Antialiased filter of both crops: bilinear, bicubic or nearest.")
+    crop_scale: tuple[float, float] = setting(
+        (0.08, 1.0),
+        "Range of the random resized crop's area, relative to the image.",
+        Allowed(lambda scale: 0 < scale[0] <= scale[1] <= 1, "two fractions, the smaller first"),
+    )
+    interpolation: str = setting(
+        "bilinear", "Filter of both crops, antialiased.", one_of("bilinear", "bicubic", "nearest")
+    )
     workers: int | None = setting(
         None,
         "Processes that decode images; 0: threads of the main process; None: chosen by cores and accelerator.",
@@ -209,16 +215,20 @@ class Checkpoint:
 class Parallel:
     """Devices and hosts."""
 
-    devices: int = setting(0, "Devices to use; 0: all.", may_change=True)
-    norm_scope: str = setting("local", "Scope of BatchNorm statistics: local to a device, group or global.")
-    norm_group: int = setting(1, "Devices in a group of parallel.norm_scope=group.")
+    devices: int = setting(0, "Devices to use; 0: all.", at_least(0), may_change=True)
+    norm_scope: str = setting(
+        "local",
+        "Scope of BatchNorm statistics: local to a device, a group of devices, or global.",
+        one_of("local", "group", "global"),
+    )
+    norm_group: int = setting(1, "Devices in a group of parallel.norm_scope=group.", at_least(1))
     coordinator: str = setting(
         "",
         'HOST:PORT of the first host, or "auto" on Cloud TPU, Slurm, Open MPI and Kubernetes; empty: one host.',
         may_change=True,
     )
     hosts: int = setting(1, "Number of hosts.", between(1, 100000), may_change=True)
-    host: int = setting(0, "Index of this host.", may_change=True)
+    host: int = setting(0, "Index of this host.", at_least(0), may_change=True)
     heartbeat_seconds: int = setting(
         20, "Seconds of silence after which a host counts as lost.", between(1, 3600), may_change=True
     )
