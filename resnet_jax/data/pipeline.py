@@ -48,8 +48,8 @@ class TrainingOrder:
       batch_size: global.
       seed: of the order.
       share: the rows of each batch that this host reads.
-      repeats: how often an example follows itself in the stream, with another augmentation each time (Hoffer et al. 2020,
-        arXiv:1901.09335). Within a batch, copies lie batch_size / repeats rows apart, so that they
+      repeats: how often an example follows itself in the stream, with another augmentation each time (Hoffer et al.
+        2020, arXiv:1901.09335). Within a batch, copies lie batch_size / repeats rows apart, so that they
         come to different devices. A pass over all examples then takes as many epochs.
       alternates: give each row whether it is "mirrored": an example is in every other epoch, which shows both of its
         sides more evenly than chance does (Jordan 2024, arXiv:2404.00498, section 3.6).
