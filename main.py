@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from resnet_jax.config import check_names, read_config, run_config
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.lab.sweep import is_sweep
+from resnet_jax.lookup import own_modules
 from resnet_jax.run.workdir import RunDirectory
 
 USAGE = (
@@ -96,11 +97,12 @@ def start(values: flags.FlagValues) -> int:
 def main(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
-        values = parse(arguments)
-        if values.help:
-            print(f"{__doc__}\n{USAGE}\nresnet_jax/config.py describes every field of a config.")
-            return 0
-        return start(values)
+        with own_modules():
+            values = parse(arguments)
+            if values.help:
+                print(f"{__doc__}\n{USAGE}\nresnet_jax/config.py describes every field of a config.")
+                return 0
+            return start(values)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from resnet_jax.errors import ConfigError, UserError, nearest
+from resnet_jax.lookup import importable_from
 from resnet_jax.models.registry import NETWORKS
 from resnet_jax.run.files import read_json
 from resnet_jax.run.identity import flattened
@@ -36,7 +37,9 @@ MAY_CHANGE = (
     "training.log_every",
     "training.steps_per_dispatch",
     "evaluation.batch_size",
+    "evaluation.metrics",
     "checkpoint",
+    "logging",
     "parallel.devices",
     "parallel.coordinator",
     "parallel.hosts",
@@ -45,19 +48,21 @@ MAY_CHANGE = (
 )
 
 
+NAME_FIELDS = ("augment.transforms", "evaluation.metrics", "logging.loggers")  # tuples of names
+
+
 def default_config() -> ConfigDict:
     """Return a config of all fields."""
     config = ConfigDict()
 
     config.model = ConfigDict()
-    config.model.name = "cifar_resnet20"  # a name of `python -m resnet_jax models`
+    config.model.name = "cifar_resnet20"  # a name of `python -m resnet_jax models`, or "module:name"
     config.model.dtype = "float32"  # of the computation: float32, bfloat16 or float16 (with a loss scale)
     config.model.overrides = network_fields()  # any field of the network; None keeps the registered value
 
     config.data = ConfigDict()
-    config.data.source = (
-        "digits"  # digits, cifar10, cifar100, fashion_mnist, tfds:NAME, folder, archives, records, synthetic
-    )
+    # digits, cifar10, cifar100, fashion_mnist, tfds:NAME, folder, archives, records, synthetic, or "module:name"
+    config.data.source = "digits"
     config.data.path = placeholder(str)  # where the files are; None: the source's own place
     config.data.image_size = 32  # of streamed images (tfds, folder, archives, records) and of synthetic ones
     config.data.size_schedule = ()  # (epoch, size) pairs: training images have another size from that epoch on
@@ -85,6 +90,7 @@ def default_config() -> ConfigDict:
     config.augment.repeats = 1  # how often an example is in a batch, each time augmented anew
     config.augment.mixup = 0.0  # Beta parameter; 0: none
     config.augment.cutmix = 0.0
+    config.augment.transforms = ()  # further ones, "module:name" each: (image, rng) or (images, targets, key)
 
     config.training = ConfigDict()
     config.training.batch_size = 128  # over all devices and hosts
@@ -95,7 +101,7 @@ def default_config() -> ConfigDict:
     config.training.init_adapt = False  # give weights of other classes a new head; fit them to other image channels
     config.training.init_average = False  # take the moving averages of the run in init_from
     config.training.microbatches = 1  # parts of a batch whose gradients are accumulated
-    config.training.loss = "cross_entropy"  # or binary_cross_entropy
+    config.training.loss = "cross_entropy"  # binary_cross_entropy, or "module:name"
     config.training.label_smoothing = 0.0
     config.training.ema_decay = 0.0  # of moving averages of parameters and statistics; 0: none are kept
     config.training.skip_nonfinite = 0  # most steps with an infinite or undefined gradient that are left out
@@ -103,7 +109,9 @@ def default_config() -> ConfigDict:
     config.training.steps_per_dispatch = 0  # 0: log_every where data lies on a GPU or TPU, else 1
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"  # sgd, lars or lamb
+    config.optimizer.name = (
+        "sgd"  # sgd, lars, lamb, adam, adamw, lion, muon, sam, schedule_free, optax.NAME or "module:name"
+    )
     config.optimizer.learning_rate = 0.1  # for a batch of base_batch_size
     config.optimizer.base_batch_size = 0  # scales the rate to the batch; 0: it is not scaled
     config.optimizer.momentum = 0.9
@@ -113,9 +121,10 @@ def default_config() -> ConfigDict:
     config.optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: any
     config.optimizer.backbone_rate = 1.0  # learning rate of all but the head, as a share of the head's; 0: it is frozen
     config.optimizer.freeze_norm = False  # leave BatchNorm's scales and biases as they are
+    config.optimizer.arguments = optimizer_arguments()  # any other argument of the rule; None keeps its default
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # constant, step, cosine or linear
+    config.schedule.name = "cosine"  # constant, step, cosine, linear or "module:name"
     config.schedule.boundaries = ()  # epochs at which "step" multiplies by factor
     config.schedule.factor = 0.1
     config.schedule.warmup_epochs = 0.0
@@ -128,11 +137,16 @@ def default_config() -> ConfigDict:
     config.evaluation.batch_size = 256
     config.evaluation.every_epochs = 1
     config.evaluation.flip = False  # average the logits of each image and of its mirror image
+    config.evaluation.metrics = ()  # further ones, "module:name" each: `name` is their key in the records
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1
     config.checkpoint.keep_latest = 2
     config.checkpoint.keep_best = 1  # by test top-1
+
+    config.logging = ConfigDict()
+    config.logging.loggers = ()  # besides metrics.jsonl and TensorBoard: wandb, mlflow, trackio or "module:name"
+    config.logging.project = "resnet_jax"  # under which they keep the run
 
     config.parallel = ConfigDict()
     config.parallel.devices = 0  # 0: all
@@ -159,12 +173,39 @@ def network_fields() -> ConfigDict:
     return fields
 
 
+# Arguments of Optax's optimizers by type, besides the fields of the group.
+OPTIMIZER_ARGUMENTS = {
+    float: (
+        *("adam_b1", "adam_b2", "adam_eps_root", "adam_learning_rate", "adam_weight_decay", "alpha", "b1", "b2", "b3"),
+        *("beta", "beta3", "clip_threshold", "clipping_threshold", "consistent_rms", "decay", "decay_rate", "eps"),
+        *("eps_root", "estim_lr0", "estim_lr_coef", "eta", "eta_minus", "eta_plus", "gamma", "init_estim_sq_dist"),
+        *("initial_accumulator_value", "initial_scale", "lower_bound", "max_step_size", "min_norm", "min_step_size"),
+        *("momentum", "optimism", "rho", "scale", "threshold", "trust_coefficient", "weight_lr_power"),
+    ),
+    int: (
+        *("decay_offset", "memory_size", "min_dim_size_to_factor", "ns_steps", "print_win_rate_every_n_steps", "rank"),
+        *("seed", "update_interval", "update_proj_gap", "warmup_steps"),
+    ),
+    bool: (
+        *("adapt_lower_bound", "adaptive", "bias_correction", "bias_correction_mu", "bias_correction_nu", "centered"),
+        *("eps_in_sqrt", "factored", "multiply_by_parameter_scale", "nesterov", "safeguard_warmup"),
+        *("scale_init_precond", "use_clipping", "verbose"),
+    ),
+    str: ("accumulator_dtype", "dtype_momentum", "mu_dtype", "preconditioning", "state_dtype"),
+    tuple: ("betas", "ns_coeffs"),
+}
+
+
+def optimizer_arguments() -> ConfigDict:
+    """Return every argument of Optax's optimizers that is a number, a name or several numbers, typed and unset."""
+    return ConfigDict({name: placeholder(kind) for kind, names in OPTIMIZER_ARGUMENTS.items() for name in names})
+
+
 def to_dict(config: ConfigDict) -> dict[str, Any]:
-    """Return the config as nested dicts of JSON values; overrides that are not set are left out."""
+    """Return the config as nested dicts of JSON values; overrides and arguments that are not set are left out."""
     plain = config.to_dict()
-    plain["model"]["overrides"] = {
-        name: value for name, value in plain["model"]["overrides"].items() if value is not None
-    }
+    for group, fields in (("model", "overrides"), ("optimizer", "arguments")):
+        plain[group][fields] = {name: value for name, value in plain[group][fields].items() if value is not None}
     return plain
 
 
@@ -176,6 +217,7 @@ def read_config(named: str) -> ConfigDict:
     file, colon, argument = named.partition(":")
     if not Path(file).is_file():
         raise ConfigError(f"there is no config file {file}; configs/ has those of the project.")
+    importable_from(Path(file).parent)
     spec = importlib.util.spec_from_file_location("config", file, loader=SourceFileLoader("config", file))
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
@@ -289,11 +331,6 @@ def check_config(config: ConfigDict) -> None:
         ("training.skip_nonfinite", lambda value: value >= 0, "0 or more"),
         ("training.log_every", lambda value: value >= 1, "1 or more"),
         ("training.steps_per_dispatch", lambda value: value >= 0, "0 or more"),
-        (
-            "training.loss",
-            lambda value: value in ("cross_entropy", "binary_cross_entropy"),
-            "cross_entropy or binary_cross_entropy",
-        ),
         ("model.dtype", lambda value: value in ("float32", "bfloat16", "float16"), "float32, bfloat16 or float16"),
         ("augment.pad", lambda value: value >= 0, "0 or more"),
         (
@@ -338,6 +375,10 @@ def check_config(config: ConfigDict) -> None:
         if name == "data.size_schedule" and all(isinstance(pair, tuple) for pair in value):
             numbers = tuple(itertools.chain(*value))
         kinds, wanted = (int, "whole numbers") if name.startswith("model.") else (int | float, "numbers")
+        if name in NAME_FIELDS:
+            if not all(isinstance(each, str) for each in value):
+                raise ConfigError(f"{name} is {value!r} and must hold names only.")
+            continue
         if isinstance(value, tuple) and not all(isinstance(number, kinds) for number in numbers):
             raise ConfigError(f"{name} is {value!r} and must hold {wanted} only.")
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):

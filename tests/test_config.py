@@ -101,7 +101,6 @@ def test_every_plain_field_of_a_network_can_be_overridden_and_none_is_at_first()
         ("training.ema_decay", 1.0),
         ("training.log_every", 0),
         ("training.steps_per_dispatch", -1),
-        ("training.loss", "hinge"),
         ("training.skip_nonfinite", -1),
         ("optimizer.weight_decay", -1e-4),
         ("optimizer.backbone_rate", -0.1),

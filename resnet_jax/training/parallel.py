@@ -148,7 +148,7 @@ class Devices:
 
         return self._program(steps, (REPLICATED, REPLICATED, REPLICATED, DISPATCH))
 
-    def _program(self, function: Callable, specs: Sequence[PartitionSpec], donate: tuple[int, ...] = ()) -> Callable:
+    def _program(self, function: Callable, specs: Sequence[Tree], donate: tuple[int, ...] = ()) -> Callable:
         # Without check_vma gradients stay those of one shard until `average` joins them; with it, jax would
         # insert an all-reduce for each parameter.
         program = jax.shard_map(function, mesh=self.mesh, in_specs=tuple(specs), out_specs=REPLICATED, check_vma=False)

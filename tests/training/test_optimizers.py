@@ -141,7 +141,7 @@ def test_an_unknown_rule_of_decay_is_refused(network_params):
 
 
 @pytest.mark.parametrize("decays", ["all", "kernels"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in ("adam", "sam")])
 def test_without_a_gradient_decay_alone_shrinks_what_decays_and_nothing_else_moves(name, decays, network_params):
     optimizer = create_optimizer(name, constant(0.1), weight_decay=0.01, decays=decays)
     zeros = jax.tree.map(np.zeros_like, network_params)
@@ -153,7 +153,8 @@ def test_without_a_gradient_decay_alone_shrinks_what_decays_and_nothing_else_mov
             np.testing.assert_allclose(ratio, np.full_like(ratio, ratio.flat[0]), rtol=1e-5)
             assert ratio.flat[0] < 1 - 1e-6
         else:
-            np.testing.assert_array_equal(after[path], weights)
+            # A schedule-free rule adds the weights up from two sequences, which rounds them.
+            np.testing.assert_allclose(after[path], weights, rtol=3e-7 if name == "schedule_free" else 0, atol=0)
 
 
 def test_sgd_shrinks_weights_by_rate_times_decay(network_params):
@@ -196,12 +197,13 @@ def test_lamb_steps_are_as_long_as_the_weights_times_the_rate():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_lowers_a_parabola(name, network_params):
-    optimizer = create_optimizer(name, constant(0.02), weight_decay=1e-4)
+    optimizer = create_optimizer(name, constant(0.02), weight_decay=0.0 if name == "adam" else 1e-4)
     params, state = network_params, optimizer.init(network_params)
 
     @jax.jit
     def step(params, state):
-        updates, state = optimizer.update(params, state, params)  # the gradient of |w|^2 / 2
+        # the gradient of |w|^2 / 2
+        updates, state = optimizer.update(params, state, params, grad_fn=lambda params, _: params)
         return optax.apply_updates(params, updates), state
 
     for _ in range(20):
@@ -227,5 +229,5 @@ def test_clip_norm_leaves_weight_decay_alone():
 
 
 def test_an_unknown_optimizer_is_refused_with_the_nearest_name():
-    with pytest.raises(ConfigError, match=r"'lamp'.*did you mean 'lamb'\?.*sgd, lars, lamb"):
+    with pytest.raises(ConfigError, match=r"'lamp', did you mean 'lamb'\?.*adam, adamw, lamb.*module:name"):
         create_optimizer("lamp", constant(0.1))
