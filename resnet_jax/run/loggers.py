@@ -24,6 +24,7 @@ from resnet_jax.run.metrics import plain
 MOST_WAITING = 1000  # records of a logger that is slower than the run; further ones are dropped
 SECONDS_TO_FINISH = 10  # that a run waits at its end for what its loggers still hold
 IDS_FILE = "loggers.json"  # of the run's folder: under which id each service keeps the run
+IDS_LOCK = threading.Lock()  # each logger has a thread of its own
 MOST_PARAMS = 100  # that MLflow takes at once
 
 
@@ -138,11 +139,12 @@ def package(name: str) -> Any:
 
 def run_id(workdir: Path, name: str, created: str | None = None) -> str:
     """Return the id under which a service keeps the run of a folder: the stored one, or a new one that is stored."""
-    ids = stored_ids(workdir)
-    if name not in ids:
-        ids[name] = created or uuid.uuid4().hex[:8]
-        write_atomically(workdir / IDS_FILE, json.dumps(ids, indent=2).encode() + b"\n")
-    return ids[name]
+    with IDS_LOCK:
+        ids = stored_ids(workdir)
+        if name not in ids:
+            ids[name] = created or uuid.uuid4().hex[:8]
+            write_atomically(workdir / IDS_FILE, json.dumps(ids, indent=2).encode() + b"\n")
+        return ids[name]
 
 
 def stored_ids(workdir: Path) -> dict[str, str]:

@@ -107,7 +107,9 @@ def count(logits: Logits, labels: Labels, losses: PerExample, valid: Valid, metr
     """
     totals = {}
     for name, metric in metrics.items():
-        values = per_example("metric", name, metric(logits, labels, losses, valid), labels.shape)
+        values = per_example(
+            "metric", getattr(metric, "name", name), metric(logits, labels, losses, valid), labels.shape
+        )
         kind = jnp.float32 if jnp.issubdtype(values.dtype, jnp.floating) else jnp.int32
         totals[name] = jnp.sum(jnp.where(valid, values, 0), dtype=kind)
     return Sums(totals, jnp.sum(valid, dtype=jnp.int32))

@@ -136,7 +136,8 @@ def muon(
     adam_b1: float = 0.9,
     adam_b2: float = 0.999,
 ):
-    """Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon) for convolutions, and Adam for all else.
+    """Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon) for convolutions, Adam with Nesterov momentum for
+    all else.
 
     Both decay as AdamW does, which Optax's own `muon` cannot mask for Adam's parameters.
     """
