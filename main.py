@@ -20,6 +20,7 @@ from resnet_jax.config.files import check_names, read_config, run_config
 from resnet_jax.config.reference import help_text
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.lab.sweep import is_sweep
+from resnet_jax.lookup import own_modules
 from resnet_jax.run.workdir import RunDirectory
 
 USAGE = (
@@ -105,7 +106,8 @@ def main(arguments: list[str]) -> int:
         if word is not None:
             print(help_text(word) if word else f"{__doc__}\n{USAGE}\n{HELP}\n\n{help_text()}")
             return 0
-        return start(parse(arguments))
+        with own_modules():
+            return start(parse(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

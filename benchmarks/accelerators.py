@@ -73,7 +73,7 @@ def chips(topology: str) -> np.ndarray:
 
 def compile_step(model, devices: Devices, batch: int, size: int):
     """Return the compiled train step of `batch` images a chip, as `main.py` would run it, and the seconds it took."""
-    optimizer = create_optimizer("sgd", lambda step: 0.1, momentum=0.9, weight_decay=1e-4, decays="all")
+    optimizer = create_optimizer("sgd", lambda step: 0.1, momentum=0.9, weight_decay=1e-4, weight_decay_mask="all")
     augment = Augment(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), num_classes=model.num_classes)
 
     def first_state():

@@ -31,7 +31,7 @@ class Steps:
 
     def __init__(self, network: str, seeds: int, batch: int, size: int, implementation: str, mapped: bool):
         model = create_model(network, implementation=implementation)
-        optimizer = create_optimizer("sgd", lambda step: 0.01, momentum=0.9, weight_decay=1e-4, decays="all")
+        optimizer = create_optimizer("sgd", lambda step: 0.01, momentum=0.9, weight_decay=1e-4, weight_decay_mask="all")
         rng = np.random.default_rng(0)
         batches = [
             {

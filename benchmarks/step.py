@@ -64,7 +64,7 @@ class Contestant:
         self.steps = steps
 
     def _train(self, model, images, labels):
-        optimizer = create_optimizer("sgd", lambda step: 0.01, momentum=0.9, weight_decay=1e-4, decays="all")
+        optimizer = create_optimizer("sgd", lambda step: 0.01, momentum=0.9, weight_decay=1e-4, weight_decay_mask="all")
         self.state = create_state(model, optimizer, jax.random.key(0), images.shape[1:])
         batch = {"image": images, "label": labels, "position": jnp.arange(len(images), dtype=jnp.uint32)}
 

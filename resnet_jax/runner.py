@@ -21,6 +21,7 @@ from resnet_jax.run.curves import draw_curves
 from resnet_jax.run.distributed import joined
 from resnet_jax.run.hardware import hardware
 from resnet_jax.run.interrupts import Interrupts
+from resnet_jax.run.loggers import Loggers, create_loggers
 from resnet_jax.run.metrics import read_metrics
 from resnet_jax.run.progress import Progress, final_line
 from resnet_jax.run.workdir import RunDirectory
@@ -58,13 +59,17 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
 
 def train(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Train from the newest checkpoint, or from the start, to the end."""
+    loggers = Loggers(create_loggers(config.logging.loggers) if record.writes else {})
     state = trainer.initial_state()
     data = trainer.identity() if record.writes else None
     record.open_for(trainer.config, MAY_CHANGE, data)
     check_shapes(record.checkpoints, state)
     params = parameter_overview.count_parameters(state.params)
     keep = config.checkpoint
-    with contextlib.closing(Checkpoints(record.checkpoints, keep.keep_latest, keep.keep_best)) as checkpoints:
+    with (
+        contextlib.closing(Checkpoints(record.checkpoints, keep.keep_latest, keep.keep_best)) as checkpoints,
+        contextlib.closing(loggers),
+    ):
         restored = checkpoints.restore(state)
         # What can refuse the start was asked; from here on the folder is written.
         record.begin(trainer.config, data)
@@ -75,11 +80,12 @@ def train(config: Config, trainer: Trainer, record: RunDirectory, interrupts: In
         state = state if restored is None else restored
         first = int(state.step)
         record.rewind(first)
+        loggers.start(trainer.config, record.path)
         try:
             with Progress(trainer.total_steps, trainer.epoch_steps, first) as progress:
                 if first:
                     progress.note(f"Resuming at step {first} of the run in {record.path}.")
-                log = Log(trainer, record, progress)
+                log = Log(trainer, record, progress, loggers)
                 loop.train(trainer, state, first, log, checkpoints, interrupts)
         except Diverged as error:
             checkpoints.wait()

@@ -17,6 +17,7 @@ from resnet_jax.config import Config, typed_config
 from resnet_jax.config.files import as_tuples
 from resnet_jax.data.augment import Augment
 from resnet_jax.data.identity import identity
+from resnet_jax.data.own_transforms import InMemory, own_transforms
 from resnet_jax.data.pipeline import EvaluationOrder, Resident, Streamed, TrainingOrder
 from resnet_jax.data.policies import ColorJitter, Lighting, RandAugment, TrivialAugmentWide
 from resnet_jax.data.sources import Arrays, Dataset, open_dataset
@@ -25,10 +26,14 @@ from resnet_jax.data.sources.dataset import share
 from resnet_jax.data.sources.records import INDEX, Raw
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.errors import ConfigError, DataError
-from resnet_jax.models.registry import create_model
+from resnet_jax.lookup import is_import
+from resnet_jax.models.registry import create_model, own_network
+from resnet_jax.models.resnet import declared_fields
 from resnet_jax.run.identity import flattened
 from resnet_jax.run.workers import Workers
-from resnet_jax.training.losses import LOSSES
+from resnet_jax.training.checking import check_own_code
+from resnet_jax.training.losses import choose_loss
+from resnet_jax.training.metrics import choose_metrics
 from resnet_jax.training.optimizers import create_optimizer
 from resnet_jax.training.parallel import Devices
 from resnet_jax.training.schedules import create_schedule, first_step, scaled_peak
@@ -61,8 +66,7 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
     dataset = open_dataset(
         source_in(config.data.source, config.data.path),
         config.data.path,
-        image_size=config.data.image_size,
-        num_classes=config.data.num_classes,
+        **{name: value for name, value in dataclasses.asdict(config.data).items() if name not in ("source", "path")},
     )
     config = with_preset(config, dataset, begun)
     # No larger than the devices need to hold all examples at once.
@@ -104,20 +108,24 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
     check_microbatches(training.microbatches, training.batch_size // devices.count)
     check_norms(model, image_shape, training.batch_size // devices.count // training.microbatches)
 
+    metrics = choose_metrics(config.evaluation.metrics)
     one_train_step = functools.partial(
         train_step,
         model=model,
         optimizer=optimizer,
         augment=augment,
-        loss=LOSSES[training.loss],
+        loss=choose_loss(training.loss),
+        counted=metrics,
         microbatches=training.microbatches,
         ema_decay=training.ema_decay,
         skip_nonfinite=training.skip_nonfinite,
         average=devices.average,
     )
-    one_eval_step = functools.partial(eval_step, model=model, inputs=augment.inputs, flip=config.evaluation.flip)
+    one_eval_step = functools.partial(
+        eval_step, model=model, inputs=augment.inputs, flip=config.evaluation.flip, counted=metrics
+    )
     many = isinstance(train_loader, Resident) and jax.default_backend() != "cpu"
-    return Trainer(
+    trainer = Trainer(
         model=model,
         optimizer=optimizer,
         learning_rate=learning_rate,
@@ -146,6 +154,24 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
         config=dataclasses.asdict(config),
         data=description,
     )
+    if own := own_code(config):
+        check_own_code(trainer, [name for field, name in own.items() if field.startswith("model.")])
+    return trainer
+
+
+def own_code(config: Config) -> dict[str, str]:
+    """Return the fields of a config that name the user's own code, or a rule of Optax that is not registered."""
+    named = {
+        "model.name": (config.model.name,),
+        "model.overrides.block": (config.model.overrides.get("block", ""),),
+        "optimizer.name": (config.optimizer.name,),
+        "training.loss": (config.training.loss,),
+        "evaluation.metrics": config.evaluation.metrics,
+        "augment.transforms": config.augment.transforms,
+    }
+    return {
+        field: name for field, names in named.items() for name in names if is_import(name) or name.startswith("optax.")
+    }
 
 
 def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:
@@ -226,8 +252,10 @@ def preset(config: Config, dataset: Dataset, image_shape: tuple[int, int, int]) 
 def network(config: Config, num_classes: int, norm_axis: str | tuple[str, ...] | None) -> nn.Module:
     """Return the network of a config, for `num_classes` unless it overrides them."""
     fields = dict(num_classes=num_classes, dtype=jnp.dtype(config.model.dtype), norm_axis=norm_axis)
-    fields |= config.model.overrides
-    model = create_model(config.model.name, **fields)
+    if is_import(config.model.name):
+        declared = declared_fields(own_network(config.model.name))
+        fields = {name: value for name, value in fields.items() if name in declared}
+    model = create_model(config.model.name, **fields | config.model.overrides)
     if model.num_classes < num_classes:
         raise ConfigError(
             f"model.overrides.num_classes is {model.num_classes} and the data have {num_classes} classes."
@@ -266,7 +294,11 @@ def augmentation(config: Config, dataset: Dataset, channels: int, num_classes: i
         raise ConfigError(f"data.mean and data.std must have {channels} values, one a channel of {config.data.source}.")
     on_devices = {field.name for field in dataclasses.fields(Augment)}
     fields = {name: value for name, value in dataclasses.asdict(config.augment).items() if name in on_devices}
-    fields |= dict(size=config.data.input_size, label_smoothing=config.training.label_smoothing)
+    fields |= dict(
+        transforms=own_transforms(config.augment.transforms)[1],
+        size=config.data.input_size,
+        label_smoothing=config.training.label_smoothing,
+    )
     return Augment(mean=mean, std=std, num_classes=num_classes, **fields)
 
 
@@ -280,15 +312,14 @@ def image_changes(config: Config) -> tuple[Callable, ...]:
     }
     jitter = (ColorJitter(augment.color_jitter),) if augment.color_jitter else ()
     lighting = (Lighting(augment.lighting),) if augment.lighting else ()
-    return policies[augment.policy] + jitter + lighting
+    return policies[augment.policy] + jitter + lighting + own_transforms(augment.transforms)[0]
 
 
 def update_rule(config: Config, learning_rate: Callable) -> optax.GradientTransformation:
     """Return the optimizer of a config."""
     fields = dataclasses.asdict(config.optimizer)
     del fields["learning_rate"], fields["base_batch_size"]  # part of the schedule
-    decays, multiplier = fields.pop("weight_decay_mask"), fields.pop("backbone_lr_multiplier")
-    return create_optimizer(fields.pop("name"), learning_rate, decays=decays, backbone_rate=multiplier, **fields)
+    return create_optimizer(fields.pop("name"), learning_rate, **fields)
 
 
 def schedule(config: Config, epoch_steps: float, epochs: float) -> Callable:
@@ -310,13 +341,15 @@ def loaders(
     data, changes = config.data, image_changes(config)
     if config.augment.flip and config.augment.alternate_flip:
         raise ConfigError("augment.flip and augment.alternate_flip both mirror images: turn one of them off.")
+    own = own_transforms(config.augment.transforms)[0]
     if isinstance(dataset.train, Arrays):
-        if changes or data.size_schedule:
+        if len(changes) > len(own) or data.size_schedule:
             raise ConfigError(
                 f"The images of {data.source} lie on the devices, where augment.policy, color_jitter and lighting and "
                 "data.size_schedule cannot be had: leave them at their defaults."
             )
-        return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
+        if not own:
+            return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
     if config.augment.alternate_flip:
         raise ConfigError("augment.alternate_flip is of images that lie in arrays: set augment.flip for streamed ones.")
     if data.size_schedule and config.training.steps_per_call > 1:
@@ -328,13 +361,16 @@ def loaders(
             size, tuple(data.crop_scale), interpolation=data.interpolation, flip=0.0, changes=changes
         )
 
+    seed = config.training.seed
+    count = default_workers(dataset) if data.workers is None else data.workers
+    workers = Workers(count) if count else None
+    if isinstance(dataset.train, Arrays):
+        train_loader = Streamed(dataset.train, train_order, InMemory(own), seed, workers)
+        return train_loader, Resident(dataset.test, eval_order)
     epochs = np.array([epoch for epoch, _ in data.size_schedule], np.float64)
     starts = first_step(epochs, len(dataset.train) / config.training.batch_size)
     later = tuple((int(start), train_crop(size)) for start, (_, size) in zip(starts, data.size_schedule, strict=True))
     eval_crop = ResizeCenterCrop(data.resize, data.eval_size or data.image_size, data.interpolation)
-    seed = config.training.seed
-    count = default_workers(dataset) if data.workers is None else data.workers
-    workers = Workers(count) if count else None
     return (
         Streamed(dataset.train, train_order, train_crop(data.image_size), seed, workers, later),
         Streamed(dataset.test, eval_order, eval_crop, seed, workers),

@@ -5,8 +5,10 @@ and typed: an unknown field, or a value of another type, is refused.
 """
 
 from resnet_jax.config.derived import (
+    ARGUMENTS,
     FIELDS,
     MAY_CHANGE,
+    OPTIMIZER_ARGUMENTS,
     OVERRIDES,
     RENAMED,
     check_config,
@@ -20,8 +22,10 @@ from resnet_jax.config.derived import (
 from resnet_jax.config.schema import Config
 
 __all__ = [
+    "ARGUMENTS",
     "FIELDS",
     "MAY_CHANGE",
+    "OPTIMIZER_ARGUMENTS",
     "OVERRIDES",
     "RENAMED",
     "Config",

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,11 +16,33 @@ from resnet_jax.errors import ConfigError, nearest
 from resnet_jax.models.registry import NETWORKS
 
 GROUPS = {group.name: group.type for group in dataclasses.fields(Config)}
-FIELDS = fields_of(GROUPS)  # by dotted name, in the schema's order; without those of networks
+FIELDS = fields_of(GROUPS)  # by dotted name, in the schema's order; without those of networks and rules
 
 # Fields that may differ between two starts of one run: they change how it is observed, kept and distributed, not what
 # it learns.
 MAY_CHANGE = tuple(name for name, field in FIELDS.items() if field.may_change)
+
+# Arguments of Optax's optimizers by type, besides the fields of the group.
+OPTIMIZER_ARGUMENTS = {
+    float: (
+        *("adam_b1", "adam_b2", "adam_eps_root", "adam_learning_rate", "adam_weight_decay", "alpha", "b1", "b2", "b3"),
+        *("beta", "beta3", "clip_threshold", "clipping_threshold", "consistent_rms", "decay", "decay_rate", "eps"),
+        *("eps_root", "estim_lr0", "estim_lr_coef", "eta", "eta_minus", "eta_plus", "gamma", "init_estim_sq_dist"),
+        *("initial_accumulator_value", "initial_scale", "lower_bound", "max_step_size", "min_norm", "min_step_size"),
+        *("momentum", "optimism", "rho", "scale", "threshold", "trust_coefficient", "weight_lr_power"),
+    ),
+    int: (
+        *("decay_offset", "memory_size", "min_dim_size_to_factor", "ns_steps", "print_win_rate_every_n_steps", "rank"),
+        *("seed", "update_interval", "update_proj_gap", "warmup_steps"),
+    ),
+    bool: (
+        *("adapt_lower_bound", "adaptive", "bias_correction", "bias_correction_mu", "bias_correction_nu", "centered"),
+        *("eps_in_sqrt", "factored", "multiply_by_parameter_scale", "nesterov", "safeguard_warmup"),
+        *("scale_init_precond", "use_clipping", "verbose"),
+    ),
+    str: ("accumulator_dtype", "dtype_momentum", "mu_dtype", "preconditioning", "state_dtype"),
+    tuple: ("betas", "ns_coeffs"),
+}
 
 PLAIN = (int, float, bool, str, tuple)  # types of the network's fields that a config can set
 
@@ -34,12 +56,17 @@ def default_config() -> ConfigDict:
         group, key = name.split(".")
         config[group][key] = placeholder(field.base_type) if field.default is None else field.default
     config.model.overrides = network_fields()
+    config.optimizer.arguments = _unset(ARGUMENTS)
     return config.lock()
 
 
 def network_fields() -> ConfigDict:
     """Return every field of every registered network class, typed and unset."""
-    return ConfigDict({name.rpartition(".")[2]: placeholder(field.base_type) for name, field in OVERRIDES.items()})
+    return _unset(OVERRIDES)
+
+
+def _unset(fields: Mapping[str, Field]) -> ConfigDict:
+    return ConfigDict({name.rpartition(".")[2]: placeholder(field.base_type) for name, field in fields.items()})
 
 
 def _overrides() -> dict[str, Field]:
@@ -64,12 +91,26 @@ def _attributes(text: str) -> dict[str, str]:
     return {name: " ".join(meaning.split()) for names, meaning in sentence.items() for name in names.split(", ")}
 
 
-OVERRIDES = _overrides()
+def _arguments() -> dict[str, Field]:
+    """Return the arguments of optimizers that a config can set, by dotted name."""
+    return {
+        f"optimizer.arguments.{name}": Field(
+            name=f"optimizer.arguments.{name}",
+            type=tuple[float, ...] if kind is tuple else kind,
+            default=None,
+            meaning=f"`{name}` of the optimizers that have it.",
+        )
+        for kind, names in OPTIMIZER_ARGUMENTS.items()
+        for name in names
+    }
+
+
+OVERRIDES, ARGUMENTS = _overrides(), _arguments()
 
 
 def check_config(config: ConfigDict) -> None:
     """Raise ConfigError for a field that nothing reads, or a value that no run can have, naming its field."""
-    known = FIELDS | OVERRIDES
+    known = FIELDS | OVERRIDES | ARGUMENTS
     values = dict(flat(config))
     for name, value in values.items():
         if name in RENAMED:
@@ -94,11 +135,10 @@ def typed_config(config: ConfigDict) -> Config:
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
-    """Return the config as nested dicts of JSON values; overrides that are not set are left out."""
+    """Return the config as nested dicts of JSON values; overrides and arguments that are not set are left out."""
     plain = config.to_dict()
-    plain["model"]["overrides"] = {
-        name: value for name, value in plain["model"]["overrides"].items() if value is not None
-    }
+    for group, fields in (("model", "overrides"), ("optimizer", "arguments")):
+        plain[group][fields] = {name: value for name, value in plain[group][fields].items() if value is not None}
     return plain
 
 

@@ -87,7 +87,7 @@ class Field:
         if value is None and self.default is None:
             return
         if not _fits(value, self.type):
-            wanted = self.allowed.words if self.allowed else self.type_in_words
+            wanted = self.allowed.words if self.allowed else f"of type {self.type_in_words}"
         elif not _is_finite(value):
             wanted = "finite"
         elif self.allowed and not self.allowed.holds(value):

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax.config.derived import RENAMED, default_config, flat, upgraded
 from resnet_jax.errors import ConfigError, UserError, nearest
+from resnet_jax.lookup import importable_from
 from resnet_jax.run.files import read_json
 from resnet_jax.run.identity import flattened
 
@@ -27,6 +28,7 @@ def read_config(named: str) -> ConfigDict:
     file, colon, argument = named.partition(":")
     if not Path(file).is_file():
         raise ConfigError(f"there is no config file {file}; configs/ has those of the project.")
+    importable_from(Path(file).parent)
     spec = importlib.util.spec_from_file_location("config", file, loader=SourceFileLoader("config", file))
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:

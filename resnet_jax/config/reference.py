@@ -3,7 +3,7 @@
 import inspect
 import textwrap
 
-from resnet_jax.config.derived import FIELDS, GROUPS, OVERRIDES
+from resnet_jax.config.derived import ARGUMENTS, FIELDS, GROUPS, OVERRIDES
 from resnet_jax.config.fields import Field
 from resnet_jax.errors import ConfigError, nearest
 
@@ -34,14 +34,17 @@ def sections(word: str = "") -> dict[str, tuple[str, list[Field]]]:
     Raises ConfigError if there are none, naming the nearest.
     """
     network = "Fields of the network that replace those of its registered name; None keeps them."
-    parts = {group: (inspect.getdoc(kind), group) for group, kind in GROUPS.items()}
-    parts = {"model": parts.pop("model"), "model.overrides": (network, "model.overrides"), **parts}
-    every = FIELDS | OVERRIDES
+    rule = "Further arguments of the optimizer's function; None keeps their defaults."
+    parts = {}
+    for group, kind in GROUPS.items():
+        parts[group] = inspect.getdoc(kind)
+        parts |= {"model": {"model.overrides": network}, "optimizer": {"optimizer.arguments": rule}}.get(group, {})
+    every = FIELDS | OVERRIDES | ARGUMENTS
     found = {
-        title: (meaning, [field for field in every.values() if _in(field, group) and _mentions(field, word)])
-        for title, (meaning, group) in parts.items()
+        group: (meaning, [field for field in every.values() if _in(field, group) and _mentions(field, word)])
+        for group, meaning in parts.items()
     }
-    found = {title: (meaning, fields) for title, (meaning, fields) in found.items() if fields}
+    found = {group: (meaning, fields) for group, (meaning, fields) in found.items() if fields}
     if not found:
         keys = [name.rpartition(".")[2] for name in every]
         raise ConfigError(f"no field of the config mentions {word!r}{nearest(word, keys) or '; --help lists all.'}")

@@ -22,7 +22,9 @@ def _is_size_schedule(value: tuple) -> bool:
 class Model:
     """The network."""
 
-    name: str = setting("cifar_resnet20", "Registered name of the network; `python -m resnet_jax models` lists them.")
+    name: str = setting(
+        "cifar_resnet20", 'Network: a name of `python -m resnet_jax models`, or your own as "module:name".'
+    )
     dtype: str = setting(
         "float32",
         "Precision of the computation; float16 scales the loss. Parameters and logits stay float32.",
@@ -37,7 +39,8 @@ class Data:
 
     source: str = setting(
         "digits",
-        "Data set: digits, cifar10, cifar100, fashion_mnist, tfds:NAME, folder, archives, records or synthetic.",
+        "Data set: digits, cifar10, cifar100, fashion_mnist, tfds:NAME, folder, archives, records, synthetic, or your "
+        'own as "module:name".',
     )
     path: str | None = setting(None, "Folder of the files; None: the source's own place.", may_change=True)
     image_size: int = setting(32, "Side in pixels of streamed and synthetic training images.", SIZE)
@@ -95,6 +98,9 @@ class Augment:
     repeats: int = setting(1, "Repeated augmentation: copies of each example in a batch.", at_least(1))
     mixup: float = setting(0.0, "Beta parameter of mixup; 0: off.", at_least(0))
     cutmix: float = setting(0.0, "Beta parameter of CutMix; 0: off.", at_least(0))
+    transforms: tuple[str, ...] = setting(
+        (), 'Your own transforms, each "module:name", a function of (image, rng) or of (images, targets, key).'
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +121,9 @@ class Training:
         False, "Take the moving averages of the run in training.init_from.", was="training.init_average"
     )
     microbatches: int = setting(1, "Gradient accumulation: parts into which a batch is split.", at_least(1))
-    loss: str = setting("cross_entropy", "Loss of an example.", one_of("cross_entropy", "binary_cross_entropy"))
+    loss: str = setting(
+        "cross_entropy", 'Loss of an example: cross_entropy, binary_cross_entropy, or your own as "module:name".'
+    )
     label_smoothing: float = setting(
         0.0, "Label smoothing: target mass that is spread over all classes.", at_least(0, below=1)
     )
@@ -139,12 +147,16 @@ class Training:
 class Optimizer:
     """The update rule."""
 
-    name: str = setting("sgd", "Optimizer: sgd, lars or lamb.")
+    name: str = setting(
+        "sgd",
+        'Optimizer: sgd, lars, lamb, adam, adamw, lion, muon, sam, schedule_free, "optax.NAME", or your own as '
+        '"module:name".',
+    )
     learning_rate: float = setting(0.1, "Peak learning rate, for a batch of optimizer.base_batch_size.", at_least(0))
     base_batch_size: int = setting(
         0, "Scale the learning rate by training.batch_size over this number; 0: no scaling.", at_least(0)
     )
-    momentum: float = setting(0.9, "Momentum of SGD and LARS.", at_least(0, below=1))
+    momentum: float = setting(0.9, "Momentum of SGD, LARS and SAM.", at_least(0, below=1))
     nesterov: bool = setting(False, "Use Nesterov momentum.")
     weight_decay: float = setting(1e-4, "Coefficient of weight decay.", at_least(0))
     weight_decay_mask: str = setting(
@@ -161,13 +173,16 @@ class Optimizer:
         was="optimizer.backbone_rate",
     )
     freeze_norm: bool = setting(False, "Keep the scales and biases of BatchNorm fixed.")
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further arguments that are set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
     """The learning rate over time."""
 
-    name: str = setting("cosine", "Schedule after warm-up: constant, step, cosine or linear.")
+    name: str = setting(
+        "cosine", 'Schedule after warm-up: constant, step, cosine or linear; or your own as "module:name".'
+    )
     boundaries: tuple[float, ...] = setting((), "Epochs at which the step schedule multiplies the rate by its factor.")
     boundaries_steps: tuple[int, ...] = setting(
         (), "Boundaries of the step schedule in steps.", counts_as="schedule.boundaries"
@@ -197,6 +212,9 @@ class Evaluation:
         None, "Steps between evaluations.", at_least(1), counts_as="evaluation.every_epochs"
     )
     flip: bool = setting(False, "Average the logits of each image and of its mirror image.")
+    metrics: tuple[str, ...] = setting(
+        (), 'Your own metrics, each "module:name"; the name is their key in the records.', may_change=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,6 +227,16 @@ class Checkpoint:
     )
     keep_latest: int = setting(2, "Newest checkpoints to keep.", at_least(1), may_change=True)
     keep_best: int = setting(1, "Checkpoints of highest top-1 to keep.", at_least(0), may_change=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Logging:
+    """Where records go besides metrics.jsonl and TensorBoard."""
+
+    loggers: tuple[str, ...] = setting(
+        (), 'Loggers: wandb, mlflow, trackio, or your own as "module:name".', may_change=True
+    )
+    project: str = setting("resnet_jax", "Project under which the loggers keep the run.", may_change=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -246,4 +274,5 @@ class Config:
     schedule: Schedule = Schedule()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
+    logging: Logging = Logging()
     parallel: Parallel = Parallel()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,7 @@ class Augment:
         section 7).
       mixup, cutmix: the Beta parameters, 0 for none; where both are set, each batch of a device takes one by even
         chance.
+      transforms: (images, targets, key) to both, after all others; the key is that of the batch's first position.
     """
 
     mean: tuple[float, ...]
@@ -116,6 +118,7 @@ class Augment:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    transforms: tuple[Callable[[Images, Targets, jax.Array], tuple[Images, Targets]], ...] = ()
 
     def inputs(
         self, images: UInt8[Array, "batch height width channels"]
@@ -148,4 +151,7 @@ class Augment:
             choose, mix_key = jax.random.split(jax.random.fold_in(mix_key, positions[0]))
             branches = [lambda x, t, mix=mix, alpha=alpha: mix(x, t, mix_key, alpha) for mix, alpha in mixes]
             x, targets = jax.lax.switch(jax.random.randint(choose, (), 0, len(branches)), branches, x, targets)
+        for number, transform in enumerate(self.transforms, start=3):  # the keys 0 to 2 are those of the split above
+            own_key = jax.random.fold_in(jax.random.fold_in(key, number), positions[0])
+            x, targets = transform(x, targets, own_key)
         return x, targets

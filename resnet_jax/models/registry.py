@@ -9,8 +9,9 @@ from typing import Any
 import flax.linen as nn
 
 from resnet_jax.errors import ConfigError, nearest
+from resnet_jax.lookup import is_import, lookup
 from resnet_jax.models.densenet import DenseNet
-from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.resnet import ResNet, declared_fields
 
 Fields = dict[str, Any]
 
@@ -210,15 +211,17 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     Besides the listed names, it takes those that differ from them in a number: any depth, cardinality and base width
     that its family has ("resnext50_16x8d", "cifar_plain26", "cifar_wrn40_4", "cifar_densenet_bc40_12").
 
+    "module:name" is a class of your own, which is made with the overrides alone.
+
     Raises ConfigError for an unknown name or field, naming the nearest.
     """
-    found = find(name)
+    found = (own_network(name), {}) if is_import(name) else find(name)
     if found is None:
         raise ConfigError(
             f"no network is registered as {name!r}{nearest(name, NETWORKS)}; resnet_jax.list_models() gives all names."
         )
     network, fields = found
-    known = {field.name for field in dataclasses.fields(network)} - {"parent", "name"}
+    known = declared_fields(network)
     for field in overrides:
         if field not in known:
             raise ConfigError(
@@ -226,6 +229,16 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
                 f"{', '.join(sorted(known))}."
             )
     return network(**fields | overrides)
+
+
+def own_network(name: str) -> type[nn.Module]:
+    """Return the class of the user's that "module:name" is. Raises ConfigError if it is no network."""
+    network = lookup("network", name, {})
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise ConfigError(f"the network {name!r} must be a class of flax.linen.Module.")
+    if "num_classes" not in declared_fields(network):
+        raise ConfigError(f"the network {name!r} has no field num_classes: add it, for the width of its logits.")
+    return network
 
 
 def named(name: str, fields: Mapping[str, Any]) -> str:

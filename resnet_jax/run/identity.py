@@ -11,8 +11,8 @@ def changed(there: dict, now: dict) -> dict[str, tuple[Any, Any]]:
     """Field to its value in each of two configs, for the fields that differ."""
     there, now = flattened(there), flattened(now)
     pairs = {field: (there.get(field, _ABSENT), now.get(field, _ABSENT)) for field in there.keys() | now.keys()}
-    # A field that came later, and is not set, leaves the experiment what it was.
-    unset = (_ABSENT, None)
+    # A field that came later, and is not set or empty, leaves the experiment what it was.
+    unset = (_ABSENT, None, [])
     return {field: pair for field, pair in pairs.items() if pair[0] != pair[1] and not all(x in unset for x in pair)}
 
 

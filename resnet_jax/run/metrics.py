@@ -10,6 +10,11 @@ from resnet_jax.errors import UserError
 from resnet_jax.run.reading import read_file
 
 MOST_OF_METRICS = 2**26  # bytes of metrics that a report reads: some 200,000 records
+# What every record may hold; other names are those of the user's own metrics.
+RECORD_FIELDS = (
+    *("step", "epoch", "split", "loss", "top1", "top5", "examples", "wall_seconds"),
+    *("gradient_norm", "failed", "skipped", "loss_scale", "learning_rate", "images_per_second"),
+)
 MOST_OF_OWN_METRICS = 2**31  # of a run that resumes, which has written them itself
 
 
@@ -20,6 +25,11 @@ def read_metrics(path: str | os.PathLike, most: int = MOST_OF_OWN_METRICS) -> li
         UserError: There is no such file, it has more than `most` bytes, or a line before the last is damaged.
     """
     return [record for _, record in metric_lines(Path(path), most)]
+
+
+def own_metrics(record: dict[str, Any]) -> dict[str, float | None]:
+    """Return what a record holds of the user's own metrics, by name."""
+    return {name: value for name, value in record.items() if name not in RECORD_FIELDS}
 
 
 def metric_lines(path: Path, most: int = MOST_OF_OWN_METRICS) -> list[tuple[bytes, dict]]:

@@ -12,6 +12,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from resnet_jax.run.metrics import own_metrics
+
 _SECONDS_BETWEEN_LINES = 10
 
 
@@ -156,6 +158,7 @@ def _state(metrics: dict[str, Any]) -> str:
     """The metrics that a user follows, in one string."""
     parts = [f"loss {_number(metrics['loss']):.4f}"] if "loss" in metrics else []
     parts += _accuracies(metrics)
+    parts += [f"{name} {_number(value):.4f}" for name, value in own_metrics(metrics).items()]
     if "images_per_second" in metrics:
         parts.append(f"{_number(metrics['images_per_second']):,.0f} images/s")
     return "  ".join(parts)

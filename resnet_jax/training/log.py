@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from resnet_jax.errors import Diverged
-from resnet_jax.run.metrics import read_metrics
+from resnet_jax.run.loggers import Loggers
+from resnet_jax.run.metrics import own_metrics, read_metrics
 from resnet_jax.run.progress import Progress
 from resnet_jax.run.workdir import RunDirectory
 from resnet_jax.training.trainer import Trainer
@@ -20,10 +21,11 @@ class Log:
     They are fetched one dispatch late, so that the devices never wait for the host to have written them.
     """
 
-    def __init__(self, trainer: Trainer, record: RunDirectory, progress: Progress):
+    def __init__(self, trainer: Trainer, record: RunDirectory, progress: Progress, loggers: Loggers | None = None):
         self._experiment = trainer
         self._record = record
         self._progress = progress
+        self._loggers = loggers
         self._learning_rate = jax.jit(trainer.learning_rate)
         self._past = read_metrics(record.metrics) if record.metrics.exists() else []
         self._earlier_seconds = self._past[-1]["wall_seconds"] if self._past else 0.0
@@ -117,6 +119,8 @@ class Log:
         epoch = round(step / self._experiment.epoch_steps, 4)
         record = {"step": step, "epoch": epoch, "split": split, **metrics, "wall_seconds": round(self.wall_seconds, 3)}
         self._record.log(record)
+        if self._loggers is not None:
+            self._loggers.log(record)
         self._past.append(record)
 
 
@@ -125,6 +129,6 @@ def summarize(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     summary = {
         name + split.removeprefix("test"): metrics[name]
         for split, metrics in results.items()
-        for name in ("top1", "top5", "loss")
+        for name in ("top1", "top5", "loss", *own_metrics(metrics))
     }
     return summary | {"eval_examples": results["test"]["examples"]}

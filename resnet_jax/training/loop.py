@@ -16,6 +16,7 @@ from resnet_jax.run.checkpoints import Checkpoints
 from resnet_jax.run.interrupts import Interrupts
 from resnet_jax.training.log import Log
 from resnet_jax.training.metrics import Sums
+from resnet_jax.training.optimizers import averages, evaluation_params
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.trainer import Trainer
 
@@ -77,6 +78,7 @@ def evaluator(trainer: Trainer, interrupts: Interrupts):
     last = loader.order.steps
     most_steps = min(trainer.steps_per_call, last)
     ranges = [(step, min(step + most_steps, last)) for step in range(0, last, most_steps)]
+    own_params = jax.jit(evaluation_params)
 
     def measure(params, batch_stats, most):
         sums = []
@@ -92,7 +94,8 @@ def evaluator(trainer: Trainer, interrupts: Interrupts):
         return total.means() | {"examples": int(total.examples)}
 
     def evaluate(state, most=None):
-        results = {"test": measure(state.params, state.batch_stats, most)}
+        params = own_params(state.params, state.opt_state) if averages(state.opt_state) else state.params
+        results = {"test": measure(params, state.batch_stats, most)}
         if state.average is not None:
             results["test_ema"] = measure(state.average.params, state.average.batch_stats, most)
         return {} if None in results.values() else results

@@ -1,13 +1,16 @@
 """Learning-rate schedules: linear warm-up, then steps or a cosine, as functions of the step."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ConfigError, nearest
+from resnet_jax.lookup import Own, call_with_fields, is_import, lookup
 
 SCHEDULES = ("constant", "step", "cosine", "linear")
 
@@ -39,7 +42,8 @@ def create_schedule(
     """Return the learning rate as a function of the number of steps done.
 
     Args:
-      name: one of `SCHEDULES`.
+      name: one of `SCHEDULES`, or "module:name": a function of those of these arguments, and of `total_steps`, that its
+        signature names, to a schedule.
       peak: the rate after warm-up.
       steps_per_epoch: batch steps in an epoch; need not be whole.
       epochs: where "cosine" and "linear" reach `end`.
@@ -50,9 +54,16 @@ def create_schedule(
         where the warm-up ends.
       step_per_epoch: hold the rate within each epoch, as torchvision's reference training does.
     """
+    if is_import(name):
+        fields = dict(peak=peak, steps_per_epoch=steps_per_epoch, epochs=epochs, boundaries=boundaries, factor=factor)
+        fields |= dict(warmup_epochs=warmup_epochs, warmup_start=warmup_start, end=end, warmup_overlaps=warmup_overlaps)
+        return own_schedule(
+            name, fields | dict(step_per_epoch=step_per_epoch, total_steps=round(epochs * steps_per_epoch))
+        )
     if name not in SCHEDULES:
         raise ConfigError(
-            f"no schedule is called {name!r}{nearest(name, SCHEDULES)}; use one of {', '.join(SCHEDULES)}."
+            f"no schedule is called {name!r}{nearest(name, SCHEDULES)}; use one of {', '.join(SCHEDULES)}, or your own "
+            'as "module:name".'
         )
 
     begin = 0.0 if warmup_overlaps else warmup_epochs
@@ -78,4 +89,24 @@ def create_schedule(
             rate = jnp.where(epoch < warmup_epochs, peak * ramp, rate)
         return rate
 
+    return schedule
+
+
+def own_schedule(name: str, fields: Mapping[str, Any]) -> Callable[[Int[Array, ""] | int], Float[Array, ""]]:
+    """Return the schedule that a function of the user's makes of the fields that it names.
+
+    Raises ConfigError if it does not return a function of the step to one number.
+    """
+    made = call_with_fields("schedule", name, lookup("schedule", name, {}), fields)
+    if not callable(made):
+        raise ConfigError(f"the schedule {name!r} returns {type(made).__name__}: return a function of the step.")
+    made = Own("schedule", name, made)
+
+    def schedule(step):
+        rate = jnp.asarray(made(jnp.asarray(step, jnp.int32)))
+        if rate.shape != () or not jnp.issubdtype(rate.dtype, jnp.number):
+            raise ConfigError(f"the schedule {name!r} gives shape {rate.shape} and {rate.dtype}: give one number.")
+        return rate.astype(jnp.float32)
+
+    jax.eval_shape(schedule, 0)
     return schedule

@@ -30,6 +30,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     augment: Callable,
     loss: Callable = losses.cross_entropy,
+    counted: metrics.Metrics = metrics.METRICS,
     microbatches: int = 1,
     ema_decay: float = 0.0,
     skip_nonfinite: int = 0,
@@ -44,6 +45,7 @@ def train_step(
       key: of the run, the same at every step: randomness comes from it and the positions.
       augment: (key, images, labels, positions) to the float images and the target probabilities to train on.
       loss: (logits, targets) to one loss an example.
+      counted: the metrics of which means are returned, by name.
       microbatches: parts that the shard is cut into; their gradients are averaged before the update, and each
         normalizes itself.
       ema_decay: of the moving averages that the state keeps; early ones decay faster, by (1 + step) / (10 + step).
@@ -51,7 +53,7 @@ def train_step(
       average: returns the mean of a tree of float32 arrays over all shards.
 
     Returns:
-      The new state, and the means of loss, top1 and top5 over the whole batch, the gradient's norm, and 1 as "failed"
+      The new state, and the means of the metrics over the whole batch, the gradient's norm, and 1 as "failed"
       if the run has. Of a guarded state also how many steps were "skipped", and the "loss_scale" if there is one.
     """
     guard = state.guard
@@ -69,25 +71,29 @@ def train_step(
                 rngs={"dropout": jax.random.fold_in(dropout_key, position)},
             )
             per_example = loss(logits, targets)
-            sums = metrics.count(logits, labels, per_example, jnp.ones(labels.shape, bool))
+            sums = metrics.count(logits, labels, per_example, jnp.ones(labels.shape, bool), counted)
             return scale * jnp.mean(per_example), (sums, updates.get("batch_stats", {}))
 
         gradients, (sums, batch_stats) = jax.grad(objective, has_aux=True)(params)
         return gradients, sums, batch_stats
 
-    # A Python loop, not lax.scan: XLA on CPU runs a convolution inside a loop on one thread and 30 times slower.
-    batch_stats, totals = state.batch_stats, None
-    for part in split((images, targets, batch["label"], batch["position"]), microbatches):
-        gradients, sums, batch_stats = gradient(state.params, batch_stats, *part[:3], part[3][0])
-        totals = (gradients, sums) if totals is None else jax.tree.map(jnp.add, totals, (gradients, sums))
-    gradients = jax.tree.map(lambda total: total / (microbatches * scale), totals[0])
-    sums = totals[1]
-    means = {name: getattr(sums, name) / sums.examples for name in ("loss", "top1", "top5")}
+    def averaged(params):
+        # A Python loop, not lax.scan: XLA on CPU runs a convolution inside a loop on one thread and 30 times slower.
+        batch_stats, totals = state.batch_stats, None
+        for part in split((images, targets, batch["label"], batch["position"]), microbatches):
+            gradients, sums, batch_stats = gradient(params, batch_stats, *part[:3], part[3][0])
+            totals = (gradients, sums) if totals is None else jax.tree.map(jnp.add, totals, (gradients, sums))
+        gradients = jax.tree.map(lambda total: total / (microbatches * scale), totals[0])
+        return average((gradients, batch_stats, totals[1].averages()))
 
-    gradients, batch_stats, means = average((gradients, batch_stats, means))
+    gradients, batch_stats, means = averaged(state.params)
     means["gradient_norm"] = optax.tree.norm(gradients)
     finite = jnp.isfinite(means["loss"]) & jnp.isfinite(means["gradient_norm"])
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    # What some rules need besides: the loss, and the gradient at other parameters, which others never compute.
+    extra = dict(value=means["loss"], grad=gradients, grad_fn=lambda params, _: averaged(params)[0])
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        gradients, state.opt_state, state.params, **extra
+    )
     params = optax.apply_updates(state.params, updates)
     moving = state.average
     if moving is not None:
@@ -104,7 +110,14 @@ def train_step(
 
 
 def eval_step(
-    params: Tree, batch_stats: Tree, batch: Batch, *, model: nn.Module, inputs: Callable, flip: bool = False
+    params: Tree,
+    batch_stats: Tree,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    inputs: Callable,
+    flip: bool = False,
+    counted: metrics.Metrics = metrics.METRICS,
 ) -> metrics.Sums:
     """Return the sums over the valid examples of one shard: "image" and "label" as above, "valid" bool (batch,).
 
@@ -117,7 +130,7 @@ def eval_step(
     if flip:
         logits = 0.5 * (logits + network(images[:, :, ::-1]))
     per_example = losses.cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
-    return metrics.count(logits, batch["label"], per_example, batch["valid"])
+    return metrics.count(logits, batch["label"], per_example, batch["valid"], counted)
 
 
 def split(arrays: tuple[jax.Array, ...], parts: int) -> list[tuple[jax.Array, ...]]:

@@ -23,7 +23,7 @@ RATE, FACTOR = 0.25, 0.125  # powers of two: a product with them is not rounded
 RECIPES = [
     ("sgd", dict(momentum=0.9, nesterov=True, weight_decay=0.01)),
     ("sgd", dict(momentum=0.9, weight_decay=0.01, clip_norm=0.5)),
-    ("lars", dict(momentum=0.9, weight_decay=0.01, decays="kernels")),
+    ("lars", dict(momentum=0.9, weight_decay=0.01, weight_decay_mask="kernels")),
     ("lamb", dict(weight_decay=0.01)),
 ]
 
@@ -59,7 +59,7 @@ def test_the_backbone_moves_as_at_its_share_of_the_rate_and_the_head_as_at_the_w
         updates_of(create_optimizer(name, lambda step, rate=rate: rate / (1 + step), **fields))
         for rate in (RATE, RATE * FACTOR)
     )
-    found = updates_of(create_optimizer(name, lambda step: RATE / (1 + step), backbone_rate=FACTOR, **fields))
+    found = updates_of(create_optimizer(name, lambda step: RATE / (1 + step), backbone_lr_multiplier=FACTOR, **fields))
     for head, backbone, updates in zip(at_head, at_backbone, found, strict=True):
         for path, update in updates.items():
             expected = head if path.startswith("head/") else backbone
@@ -69,7 +69,7 @@ def test_the_backbone_moves_as_at_its_share_of_the_rate_and_the_head_as_at_the_w
 @pytest.mark.parametrize(("name", "fields"), RECIPES)
 def test_what_is_frozen_neither_moves_nor_decays_nor_counts_in_the_norm_that_clips(name, fields):
     for frozen, options in (
-        (lambda path: not path.startswith("head/"), dict(backbone_rate=0.0)),
+        (lambda path: not path.startswith("head/"), dict(backbone_lr_multiplier=0.0)),
         (is_norm, dict(freeze_norm=True)),
     ):
         found = updates_of(create_optimizer(name, lambda step: RATE, **fields, **options))
@@ -97,7 +97,7 @@ def test_what_is_frozen_neither_moves_nor_decays_nor_counts_in_the_norm_that_cli
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_without_either_the_optimizer_is_the_one_it_was(name):
     plain = create_optimizer(name, lambda step: RATE)
-    asked = create_optimizer(name, lambda step: RATE, backbone_rate=1.0, freeze_norm=False)
+    asked = create_optimizer(name, lambda step: RATE, backbone_lr_multiplier=1.0, freeze_norm=False)
     assert jax.tree.structure(plain.init(params_of(0))) == jax.tree.structure(asked.init(params_of(0)))
 
 

@@ -13,6 +13,7 @@ from resnet_jax import runner, setup
 from resnet_jax.config import to_dict
 from resnet_jax.errors import Diverged, UserError
 from resnet_jax.run.metrics import read_metrics
+from resnet_jax.training import losses
 from resnet_jax.training.loss_scale import FIRST_SCALE, GROWS_AFTER, DynamicLossScale
 from resnet_jax.training.losses import cross_entropy
 from resnet_jax.training.optimizers import create_optimizer
@@ -129,7 +130,7 @@ def spoiled_steps(config):
 @pytest.fixture
 def spoiled_config(small_config, monkeypatch):
     small_config.training.steps = 30
-    monkeypatch.setitem(setup.LOSSES, "cross_entropy", spoils)
+    monkeypatch.setitem(losses.LOSSES, "cross_entropy", spoils)
     return small_config
 
 

@@ -15,8 +15,9 @@ def count(*arrays):
     return metrics.count(*map(jnp.asarray, arrays))
 
 
-def sums_of(loss, *counts):
-    return Sums(jnp.float32(loss), *map(jnp.int32, counts))
+def sums_of(loss, top1, top5, examples):
+    totals = {"loss": jnp.float32(loss), "top1": jnp.int32(top1), "top5": jnp.int32(top5)}
+    return Sums(totals, jnp.int32(examples))
 
 
 def ranks_by_sorting(logits, labels):
@@ -60,7 +61,7 @@ def test_a_logit_that_is_no_number_is_never_hit_and_comes_before_all_others():
 def test_a_network_of_no_numbers_has_no_hits_among_five_classes_or_more(classes):
     logits, labels = np.full((8, classes), np.nan, np.float32), np.zeros(8, np.int32)
     sums = count(logits, labels, np.zeros(8, np.float32), np.ones(8, bool))
-    assert (int(sums.top1), int(sums.top5), int(sums.examples)) == (0, 0, 8)
+    assert (int(sums.totals["top1"]), int(sums.totals["top5"]), int(sums.examples)) == (0, 0, 8)
 
 
 @pytest.mark.parametrize("levels", [None, 3], ids=["distinct", "ties"])
@@ -70,10 +71,10 @@ def test_top1_and_top5_are_those_of_a_stable_sort_over_the_valid_examples(levels
     losses = np.random.default_rng(3).random(len(labels)).astype(np.float32)
     sums = count(logits, labels, losses, valid)
     ranks = ranks_by_sorting(logits, labels)[valid]
-    assert int(sums.top1) == np.sum(ranks == 0)
-    assert int(sums.top5) == np.sum(ranks <= 4)
+    assert int(sums.totals["top1"]) == np.sum(ranks == 0)
+    assert int(sums.totals["top5"]) == np.sum(ranks <= 4)
     assert int(sums.examples) == np.sum(valid)
-    np.testing.assert_allclose(sums.loss, losses[valid].sum(dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(sums.totals["loss"], losses[valid].sum(dtype=np.float64), rtol=1e-6)
 
 
 def test_rows_that_are_not_valid_count_nothing_even_if_their_numbers_are_none():
@@ -82,8 +83,8 @@ def test_rows_that_are_not_valid_count_nothing_even_if_their_numbers_are_none():
     spoiled = np.where(valid[:, None], logits, np.nan)
     losses = np.array([1, np.nan, 2, np.inf], np.float32)
     sums = count(spoiled, labels, losses, valid)
-    assert (float(sums.loss), int(sums.examples)) == (3.0, 2)
-    assert int(sums.top1) == np.sum(ranks_by_sorting(logits, labels)[valid] == 0)
+    assert (float(sums.totals["loss"]), int(sums.examples)) == (3.0, 2)
+    assert int(sums.totals["top1"]) == np.sum(ranks_by_sorting(logits, labels)[valid] == 0)
 
 
 def test_the_sums_of_parts_add_up_to_those_of_the_whole():
@@ -94,13 +95,16 @@ def test_the_sums_of_parts_add_up_to_those_of_the_whole():
     added = sum((count(logits[p], labels[p], losses[p], valid[p]) for p in parts), start=Sums.none())
     whole = count(logits, labels, losses, valid)
     jax.tree.map(np.testing.assert_array_equal, added, whole)
-    assert all(np.asarray(counted).dtype == np.int32 for counted in (added.top1, added.top5, added.examples))
+    assert all(
+        np.asarray(counted).dtype == np.int32
+        for counted in (added.totals["top1"], added.totals["top5"], added.examples)
+    )
 
 
 def test_counts_beyond_what_float32_can_hold_stay_exact():
     most = sums_of(0, 2**24, 2**24, 2**24)
     one = sums_of(0, 1, 1, 1)
-    assert int((most + one).top1) == 2**24 + 1
+    assert int((most + one).totals["top1"]) == 2**24 + 1
     assert (most + one).means()["top1"] == 1.0
 
 

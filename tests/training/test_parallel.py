@@ -117,10 +117,12 @@ def test_evaluation_counts_10000_of_10000_with_the_same_sums_on_any_number_of_de
     logits = np.asarray(model.apply(variables, augment.inputs(jnp.asarray(split.images)), train=False))
     order = np.argsort(-logits, axis=1, kind="stable")
     assert total.examples == 10_000
-    assert total.top1 == (order[:, 0] == split.labels).sum()
-    assert total.top5 == (order[:, :5] == split.labels[:, None]).any(axis=1).sum()
+    assert total.totals["top1"] == (order[:, 0] == split.labels).sum()
+    assert total.totals["top5"] == (order[:, :5] == split.labels[:, None]).any(axis=1).sum()
     log_sum = np.log(np.exp(logits.astype(np.float64)).sum(axis=1))
-    np.testing.assert_allclose(total.loss, (log_sum - logits[np.arange(10_000), split.labels]).sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        total.totals["loss"], (log_sum - logits[np.arange(10_000), split.labels]).sum(), rtol=1e-5
+    )
 
 
 def compiled_step(name, scope, size=64, dtype="float32"):

@@ -269,10 +269,10 @@ def test_an_evaluation_counts_valid_rows_by_the_running_statistics():
     logits, labels = np.asarray(logits, np.float64)[valid], np.asarray(batch["label"])[valid]
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(5), labels]
     order = np.argsort(-logits, axis=1)
-    np.testing.assert_allclose(sums.loss, losses.sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums.totals["loss"], losses.sum(), rtol=1e-5)
     assert int(sums.examples) == 5
-    assert int(sums.top1) == np.sum(order[:, 0] == labels)
-    assert int(sums.top5) == np.sum(order[:, :5] == labels[:, None])
+    assert int(sums.totals["top1"]) == np.sum(order[:, 0] == labels)
+    assert int(sums.totals["top5"]) == np.sum(order[:, :5] == labels[:, None])
 
 
 def test_with_flip_an_evaluation_averages_the_logits_of_an_image_and_its_mirror_image():
@@ -285,8 +285,8 @@ def test_with_flip_an_evaluation_averages_the_logits_of_an_image_and_its_mirror_
     rows = {"image": batch["image"], "label": batch["label"], "valid": jnp.ones(BATCH, bool)}
     step = functools.partial(eval_step, model=NETWORK, inputs=NOTHING.inputs, flip=True)
     sums = jax.jit(step)(state.params, state.batch_stats, rows)
-    np.testing.assert_allclose(sums.loss, losses.sum(), rtol=1e-5)
-    assert int(sums.top1) == np.sum(logits.argmax(axis=1) == labels)
+    np.testing.assert_allclose(sums.totals["loss"], losses.sum(), rtol=1e-5)
+    assert int(sums.totals["top1"]) == np.sum(logits.argmax(axis=1) == labels)
     assert not np.allclose(sides[0], sides[1], atol=1e-3)
 
 
@@ -296,7 +296,9 @@ def test_rows_that_are_not_valid_change_nothing():
     filled = {name: jnp.concatenate([batch[name][:5], other[name][5:]]) for name in batch}
     assert_close(evaluate(filled, valid), evaluate(batch, valid), rtol=1e-6)
     none = evaluate(batch, np.zeros(BATCH, bool))
-    assert [float(total) for total in (none.loss, none.top1, none.top5, none.examples)] == [0, 0, 0, 0]
+    assert [
+        float(total) for total in (none.totals["loss"], none.totals["top1"], none.totals["top5"], none.examples)
+    ] == [0, 0, 0, 0]
 
 
 def test_the_sums_of_single_rows_add_up_to_those_of_the_batch():

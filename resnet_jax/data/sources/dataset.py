@@ -54,6 +54,34 @@ def transformed(split: Split, index: int, transform: Callable[..., np.ndarray], 
         raise DataError(f"{split.name(index)} cannot be read: {error}") from error
 
 
+def check_dataset(source: str, dataset: Any) -> "Dataset":
+    """Return what a source of the user's returned. Raises DataError for what no run can read, saying what."""
+
+    def refuse(what: str):
+        raise DataError(f"the data source {source!r} returns {what}.")
+
+    if not isinstance(dataset, Dataset):
+        refuse(f"{type(dataset).__name__}: return a resnet_jax.data.sources.Dataset")
+    if not dataset.classes or not all(isinstance(name, str) for name in dataset.classes):
+        refuse("no names of classes: give one text for each label")
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        if isinstance(split, Arrays):
+            images, labels = split.images, split.labels
+            if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+                found = f"{getattr(images, 'dtype', type(images).__name__)} {getattr(images, 'shape', '')}".strip()
+                refuse(f"{name} images of {found}: give uint8 (examples, height, width, channels)")
+            if not isinstance(labels, np.ndarray) or labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+                found = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}".strip()
+                refuse(f"{name} labels of {found}: give int32 ({len(images)},)")
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(dataset.classes):
+                refuse(f"{name} labels of {labels.min()} to {labels.max()}, and has {len(dataset.classes)} classes")
+        elif not isinstance(split, Split):
+            refuse(f"a {name} split of {type(split).__name__}: give Arrays, or __len__, __getitem__ and name")
+    if not len(dataset.test):
+        refuse("no test images: give at least one")
+    return dataset
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
     """A split that fits into memory."""

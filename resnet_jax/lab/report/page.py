@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from resnet_jax.errors import UserError
 from resnet_jax.lab.report.analysis import draw_analysis
@@ -100,7 +100,10 @@ def study_table(study: Study, known: dict[str, Published]) -> Table:
         *("variant", "#parameters", "#multiply-adds", "#runs", "#error (%)", "#training loss"),
         *("#published (%)", "#difference", "within its spread", "#epochs", "#seconds a run"),
     )
-    columns = zip(header, *(_study_row(row, known.get(row.label)) for row in study.rows), strict=True)
+    own = own_names([run for row in study.rows for run in row.done])
+    header = (*header, *(f"#{name}" for name in own))
+    rows = [(*_study_row(row, known.get(row.label)), *own_cells(row.done, own)) for row in study.rows]
+    columns = zip(header, *rows, strict=True)
     header, *rows = zip(*(column for column in columns if any(column[1:])), strict=True)
     return Table(header, rows)
 
@@ -124,8 +127,20 @@ def measurement_parts(records: dict[pathlib.Path, dict], notes: list[str]) -> li
     return [Heading("Measurements on networks"), *parts] if parts else []
 
 
+def own_names(runs: Iterable[Run]) -> list[str]:
+    """Return the names of the user's own metrics that some runs have."""
+    return sorted({name for run in runs for name in run.own_metrics})
+
+
+def own_cells(runs: Sequence[Run], names: Iterable[str]) -> list[str]:
+    """Return the mean over runs of each of the user's own metrics, empty where no run has it."""
+    values = [[run.own_metrics[name] for run in runs if name in run.own_metrics] for name in names]
+    return [_spread(of_runs, ".4f") if of_runs else "" for of_runs in values]
+
+
 def runs_table(runs: Sequence[Run]) -> Table:
     """Return a row a run."""
+    own = own_names(runs)
     rows = [
         (
             str(run.path),
@@ -135,14 +150,15 @@ def runs_table(runs: Sequence[Run]) -> Table:
             f"{run.epochs:.4g}",
             _percent(run.test_error),
             _loss(run.training_loss),
+            *own_cells([run], own),
             run.state,
             _seconds(run),
             run.summary.get("hardware", ""),
         )
         for run in runs
     ]
-    header = ("run", "network", "data", "#seed", "#epochs", "#error (%)", "#training loss", "state", "#seconds")
-    return Table((*header, "hardware"), rows)
+    header = ("run", "network", "data", "#seed", "#epochs", "#error (%)", "#training loss")
+    return Table((*header, *(f"#{name}" for name in own), "state", "#seconds", "hardware"), rows)
 
 
 def runs_curves(runs: Sequence[Run]) -> list[Figure]:

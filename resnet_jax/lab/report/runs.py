@@ -15,9 +15,10 @@ from resnet_jax.lab.sweep import LABEL, MOST_VARIANTS, SWEEP_FILE
 from resnet_jax.models.registry import named
 from resnet_jax.run.files import read_json
 from resnet_jax.run.identity import covered, flattened
-from resnet_jax.run.metrics import MOST_OF_METRICS, read_metrics
+from resnet_jax.run.metrics import MOST_OF_METRICS, own_metrics, read_metrics
 
 ANALYSIS = "analysis"  # the folder of the measurements on a run, inside of it
+MOST_OWN_METRICS = 10  # of a run, in a table
 MOST_SERIES = 20  # of a sweep: a figure has a row of panels for each
 IMAGENET_EXAMPLES = 50_000  # of its validation set, by which it is known whatever its folder is called
 
@@ -65,6 +66,13 @@ class Run:
         """Top-1 error of the last evaluation, in percent; None for a run that is not done."""
         top1 = self.summary.get("top1")
         return None if top1 is None else 100 * (1 - top1)
+
+    @property
+    def own_metrics(self) -> dict[str, float]:
+        """Means of the user's own metrics in the last evaluation, by name; empty where there is none."""
+        last = next((record for record in reversed(self.metrics) if record["split"] == "test"), {})
+        found = {name: value for name, value in own_metrics(last).items() if _is_number(value)}
+        return dict(sorted(found.items())[:MOST_OWN_METRICS])
 
     @property
     def training_loss(self) -> float | None:
