@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import absl.logging
 import jax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
@@ -237,7 +239,7 @@ def read_variables(folder: str | Path, average: bool = False, most: int = 2**31)
 
 
 def _variables(place: Path, average: bool, most: int) -> dict[str, Any] | None:
-    """Return the parameters and statistics of one checkpoint, and read nothing else; None where there are none."""
+    """Return the parameters, as they are evaluated, and the statistics of one checkpoint; None where there are none."""
     if (claimed := elements(stored_shapes(place))) > most:
         raise ValueError(f"its arrays have {claimed:,} values, where {most:,} would be many for the network")
     with quiet(), ocp.PyTreeCheckpointer() as reader:
@@ -247,13 +249,29 @@ def _variables(place: Path, average: bool, most: int) -> dict[str, Any] | None:
             return None
         kept = {kind: kept[kind] for kind in ("params", "batch_stats")}
         wanted = {"average": kept} if average else kept
+        evaluated_elsewhere = not average and next(averaging_states(state.get("opt_state")), None) is not None
+        if evaluated_elsewhere:
+            wanted = kept | {"opt_state": state["opt_state"]}
         read = ocp.args.PyTreeRestore(
             item=jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), wanted),
             restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
             partial_restore=True,
         )
         restored = reader.restore(place, args=read)
+    if evaluated_elsewhere:
+        averages = types.SimpleNamespace(**next(averaging_states(restored.pop("opt_state"))))
+        params = optax.contrib.schedule_free_eval_params(averages, restored["params"])
+        restored["params"] = jax.tree.map(np.asarray, params)
     return restored["average"] if average else restored
+
+
+def averaging_states(opt_state: Any) -> Iterator[dict[str, Any]]:
+    """Yield the states of schedule-free rules within a stored optimizer's state: their parameters are not evaluated."""
+    if isinstance(opt_state, dict) and {"b1", "z", "weight_sum"} <= opt_state.keys():
+        yield opt_state
+    elif isinstance(opt_state, dict | list | tuple):
+        for each in opt_state.values() if isinstance(opt_state, dict) else opt_state:
+            yield from averaging_states(each)
 
 
 @contextlib.contextmanager
