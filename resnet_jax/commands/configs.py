@@ -6,6 +6,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from resnet_jax.errors import ConfigError, UserError
+from resnet_jax.lookup import importable_from
 
 
 def load(name: str) -> ConfigDict:
@@ -16,6 +17,7 @@ def load(name: str) -> ConfigDict:
     file, _, argument = name.partition(":")
     if not pathlib.Path(file).is_file():
         raise ConfigError(f"there is no config file {file}; configs/ has those of the project.")
+    importable_from(pathlib.Path(file).parent)
     spec = importlib.util.spec_from_file_location("named_config", file)
     if spec is None:
         raise ConfigError(f"{file} is no config file: those are written in Python, as configs/resnet50.py.")
