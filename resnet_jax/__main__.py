@@ -7,6 +7,7 @@ import signal
 import sys
 
 from resnet_jax.errors import UserError
+from resnet_jax.lookup import own_modules
 from resnet_jax.run import interrupts
 
 # Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is asked for.
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
         keep_programs()
-        command.run(values)
+        with own_modules():
+            command.run(values)
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

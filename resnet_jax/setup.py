@@ -26,7 +26,7 @@ from resnet_jax.data.sources.dataset import share
 from resnet_jax.data.sources.records import INDEX, Raw
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.errors import ConfigError, DataError
-from resnet_jax.lookup import is_import
+from resnet_jax.lookup import is_import, lookup
 from resnet_jax.models.registry import create_model, own_network
 from resnet_jax.models.resnet import declared_fields
 from resnet_jax.run.identity import flattened
@@ -181,6 +181,7 @@ def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:
     set and differs from what the weights expect. A run that was begun keeps what it was begun with.
     """
     source = config.training.init_from
+    import_own_network(config)  # which the preset of these weights may name too
     known = of_weights(run_folder(source) or source) if source else None
     if known is None or known.network != config.model.name:
         return config
@@ -215,6 +216,14 @@ def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:
     data = {name.rpartition(".")[2]: value for name, value in taken.items() if name.startswith("data.")}
     model = dataclasses.replace(config.model, overrides={**config.model.overrides, **overrides})
     return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, **data))
+
+
+def import_own_network(config: Config) -> None:
+    """Import what the config names of the user's network and block. Raises ConfigError where that cannot be done."""
+    if is_import(config.model.name):
+        own_network(config.model.name)
+    if is_import(block := config.model.overrides.get("block", "")):
+        lookup("block", block, {})
 
 
 def source_in(source: str, path: str | None) -> str:
@@ -254,6 +263,12 @@ def network(config: Config, num_classes: int, norm_axis: str | tuple[str, ...] |
     fields = dict(num_classes=num_classes, dtype=jnp.dtype(config.model.dtype), norm_axis=norm_axis)
     if is_import(config.model.name):
         declared = declared_fields(own_network(config.model.name))
+        for name, field, needed in (
+            ("dtype", "model.dtype", config.model.dtype != "float32"),
+            ("norm_axis", "parallel.norm_scope", norm_axis is not None),
+        ):
+            if needed and name not in declared:
+                raise ConfigError(f"the network {config.model.name!r} has no field {name}: add it, or reset {field}.")
         fields = {name: value for name, value in fields.items() if name in declared}
     model = create_model(config.model.name, **fields | config.model.overrides)
     if model.num_classes < num_classes:

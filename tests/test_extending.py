@@ -1,5 +1,6 @@
 """docs/extending.md: each of its files runs as it stands, outside of the repository, and has its effect."""
 
+import json
 import pathlib
 import re
 import sys
@@ -62,6 +63,15 @@ def test_a_network_of_a_users_file_is_trained_and_evaluated_again(start, tmp_pat
     first = read_json(folder / "summary.json")
     start("my_network", "--mode=eval")
     assert read_json(folder / "evaluation.json")["top1"] == first["top1"]
+
+
+@pytest.mark.parametrize("name", ["my_network", "my_block"])
+def test_a_run_starts_from_the_weights_of_a_network_or_block_of_a_users_file(start, tmp_path, name):
+    folder = start(name)
+    first = read_json(folder / "summary.json")
+    frozen = ("--config.optimizer.learning_rate=0.0", f"--config.training.init_from={folder}", "--mode=eval")
+    start(name, *frozen, f"--workdir={tmp_path / 'other'}")
+    assert read_json(tmp_path / "other" / "evaluation.json")["loss"] == pytest.approx(first["loss"], rel=1e-6)
 
 
 def test_an_optimizer_of_a_users_file_makes_the_steps(start):
@@ -265,6 +275,8 @@ def line(text):
         ("model.name=mine:Headless", "has no field num_classes"),
         ("model.name=mine:Three", r"returns float32 \(2, 3\) for two images: return float32 logits \(2, 10\)"),
         ("model.name=mine:Breaks", rf"mine:Breaks cannot be trained: TypeError: .*mine\.py, line {line('@ images')}\)"),
+        ("model.name=mine:Three model.dtype=bfloat16", "has no field dtype: add it, or reset model.dtype"),
+        ("model.name=mine:Three parallel.norm_scope=global", "has no field norm_axis: add it, or reset parallel.norm_"),
         ("model.name=mine:plain", "must be a class of flax.linen.Module"),
         (
             "logging.loggers=('mine:Mute',)",
@@ -279,3 +291,16 @@ def test_what_does_not_fit_is_refused_in_a_sentence_and_nothing_is_written(start
     error = capsys.readouterr().err
     assert re.search(sentence, error) and error.count("\n") == 1 and "Traceback" not in error
     assert not folder.exists()
+
+
+def test_a_strangers_preset_gets_no_code_imported(start, tmp_path, monkeypatch, capsys):
+    folder = start("my_logger")
+    (tmp_path / "my_trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    preset = read_json(folder / "preset.json")
+    for change in ({"network": "my_trap:Net"}, {"overrides": {**preset["overrides"], "block": "my_trap:Block"}}):
+        (folder / "preset.json").write_text(json.dumps(preset | change))
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path)
+            assert commands.main(["predict", str(tmp_path / "none.png"), "--weights", str(folder)]) == 2
+        assert "it names code, my_trap:" in capsys.readouterr().err
+    assert not (tmp_path / "sprung").exists()

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(values: argparse.Namespace) -> None:
     """Show the layers of the network."""
     model = create_model(values.name, **overrides(values.set))
-    size = values.image_size or (32 if model.stem == "cifar" else 224)
+    size = values.image_size or (32 if getattr(model, "stem", "") == "cifar" else 224)
     if size < 1 or values.channels < 1:
         raise ConfigError(f"an image of {size} pixels and {values.channels} channels is none: use 1 or more of both.")
     show(values.name, size, layers(model, (size, size, values.channels)), values.format)

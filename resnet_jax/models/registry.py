@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from resnet_jax.errors import ConfigError, nearest
-from resnet_jax.lookup import is_import, lookup
+from resnet_jax.lookup import Own, is_import, lookup
 from resnet_jax.models.densenet import DenseNet
 from resnet_jax.models.resnet import ResNet, declared_fields
 
@@ -228,7 +228,8 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
                 f"{network.__name__} has no field {field!r}{nearest(field, known)}; its fields are "
                 f"{', '.join(sorted(known))}."
             )
-    return network(**fields | overrides)
+    make = Own("network", name, network) if is_import(name) else network
+    return make(**fields | overrides)
 
 
 def own_network(name: str) -> type[nn.Module]:

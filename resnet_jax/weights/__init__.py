@@ -93,14 +93,15 @@ def load_weights(
     Raises DataError if the file is missing, damaged or hostile, or if an array is missing, left over or misshaped;
     CheckpointError if a run's checkpoint cannot be read, or keeps no averages.
     """
-    name_of = functools.partial(torch_name, names=names_of(model))
+    name_of = functools.partial(name_in_file, names=names_of(model))
     own = arrays_of(shapes(model))
     if Path(file).is_dir():
         most = OTHERS + COPIES * sum(math.prod(array.shape) for array in own.values())
         found = arrays_of_run(file, names_of(model), average, most)
     else:
         found = arrays_of_file(file, average)
-    first, head = name_of(next(path for path in FIRST_KERNELS if path in own)), tuple(map(name_of, HEAD))
+    # A network of the user's may have no such kernel: then nothing is fitted to an image's channels.
+    first, head = name_of(next((path for path in FIRST_KERNELS if path in own), "")), tuple(map(name_of, HEAD))
     if channels is None:
         stem = found.get(first)
         channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
@@ -156,16 +157,19 @@ def arrays_of_file(file: str | Path, average: bool) -> dict[str, np.ndarray]:
 def arrays_of_run(folder: str | Path, names: Names, average: bool, most: int) -> dict[str, np.ndarray]:
     """Return the arrays of a run, or of one of its checkpoints, under a network's names and in torch's layout.
 
-    What has none among these names keeps its own. The checkpoint may hold at most so many values.
+    The checkpoint may hold at most so many values.
     """
-    named = {}
-    for path, array in arrays_of(read_variables(folder, average, most)).items():
-        try:
-            name = torch_name(path, names)
-            named[name] = to_torch(array, name)
-        except ValueError:
-            named[path] = array
-    return named
+    arrays = arrays_of(read_variables(folder, average, most))
+    named = {name_in_file(path, names): array for path, array in arrays.items()}
+    return {name: to_torch(array, name) for name, array in named.items()}
+
+
+def name_in_file(path: str, names: Names) -> str:
+    """Return torch's name of the array at a Flax path, or the path where torch has none: in a block of the user's."""
+    try:
+        return torch_name(path, names)
+    except (ValueError, KeyError):
+        return path
 
 
 def shapes(model: nn.Module, channels: int = 3) -> Variables:

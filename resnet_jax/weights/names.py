@@ -65,7 +65,7 @@ def names_of(model: nn.Module) -> Names:
     """
     if isinstance(model, DenseNet):
         return DENSENET
-    return RESNET_V2 if model.preactivation else RESNET
+    return RESNET_V2 if getattr(model, "preactivation", False) else RESNET
 
 
 def torch_name(path: str, names: Names = RESNET) -> str:

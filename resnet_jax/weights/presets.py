@@ -7,12 +7,14 @@ import importlib.resources
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import safetensors
 
 from resnet_jax.errors import ConfigError, DataError, nearest
+from resnet_jax.lookup import is_import
 from resnet_jax.models.registry import create_model
 from resnet_jax.printable import printable
 from resnet_jax.run.reading import read_file
@@ -195,13 +197,18 @@ def checked(preset: Preset) -> None:
     sound |= {name: (top := getattr(preset, name)) is None or number(top, 0, 1) for name in ("top1", "top5")}
     if odd := [name for name, is_sound in sound.items() if not is_sound]:
         raise ValueError(f"{odd[0]} has a value that it cannot have")
-    registered = create_model(preset.network[:LONGEST_NAME])
+    # A file must not get code imported: it may name what the user's own config has imported already.
+    named = [text for text in (preset.network, *preset.overrides.values()) if type(text) is str and is_import(text)]
+    if strange := [text for text in named if text.partition(":")[0] not in sys.modules]:
+        raise ValueError(f"it names code, {printable(strange[0])}, that only a config of yours can name")
+    own = {"num_classes": preset.overrides.get("num_classes")} if is_import(preset.network) else {}
+    registered = create_model(preset.network[:LONGEST_NAME], **own)
     for name, value in preset.overrides.items():
         kind = type(getattr(registered, name, None))
         if not (type(value) is kind or (kind, type(value)) == (float, int) or kind is type(None)) or not small(value):
             raise ValueError(f"the network's field {printable(name)} has a value that it cannot have")
     model = create_model(preset.network, **preset.overrides)
-    blocks = sum(getattr(model, "stage_sizes", None) or model.block_sizes)
+    blocks = sum(getattr(model, "stage_sizes", None) or getattr(model, "block_sizes", ()))
     if blocks > MOST_BLOCKS:
         raise ValueError(f"its network has {blocks:,} blocks, where {MOST_BLOCKS:,} are allowed")
 

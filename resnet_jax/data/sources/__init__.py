@@ -52,7 +52,7 @@ def open_dataset(
             return open_records(path)
         case ["synthetic"]:
             return open_synthetic(image_size, num_classes)
-        case _ if is_import(source):
+        case [module, _] if is_import(source) and module not in (each.partition(":")[0] for each in SOURCES):
             known = dict(path=path, image_size=image_size, num_classes=num_classes) | fields
             opened = call_with_fields("data source", source, lookup("data source", source, {}), known)
             return check_dataset(source, opened)
