@@ -16,7 +16,7 @@ if __name__ == "__main__":
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from resnet_jax.config.files import check_names, read_config, run_config
+from resnet_jax.config.files import check_names, own_code, read_config, run_config
 from resnet_jax.config.reference import help_text
 from resnet_jax.errors import ConfigError, Diverged, UserError
 from resnet_jax.lab.sweep import is_sweep
@@ -76,11 +76,18 @@ def named_config(values: flags.FlagValues) -> ConfigDict:
             "no config is given: name one by --config=FILE, such as --config=configs/digits.py, or by --workdir=DIR a "
             "run that was begun."
         )
-    if values.config is None:
-        return run_config(file)
-    config = read_config(values.config)
-    evaluates = values.mode in ("eval", "replay") and not is_sweep(config) and config.training.init_from is None
-    return run_config(file) if begun and evaluates else config
+    named = None if values.config is None else read_config(values.config)
+    evaluates = values.mode in ("eval", "replay")
+    if named is not None and (not begun or is_sweep(named) or not evaluates or named.training.init_from is not None):
+        return named
+    config = run_config(file)
+    # A run's folder may come from anybody: it names no code that the user has not named.
+    if foreign := own_code(config) - (set() if named is None else own_code(named)):
+        raise ConfigError(
+            f"{file} names code that is not the project's ({', '.join(sorted(foreign))}): name the config file with "
+            "that code by --config."
+        )
+    return config
 
 
 def start(values: flags.FlagValues) -> int:

@@ -46,6 +46,20 @@ def records(folder, split):
     return [record for record in read_metrics(folder / "metrics.jsonl") if record["split"] == split]
 
 
+def test_a_folder_of_a_run_imports_no_code_that_the_command_does_not_name(start, tmp_path, capsys):
+    folder = start("my_optimizer")
+    for mode in ("train", "eval"):
+        assert command.main(["main.py", f"--workdir={folder}", f"--mode={mode}"]) == 2
+        assert "names code that is not the project's (my_optimizer:" in capsys.readouterr().err
+    again = ["main.py", "--config=my_optimizer.py", f"--workdir={folder}", "--mode=eval"]
+    assert command.main(again) == 0
+    stranger = json.loads((folder / "config.json").read_text())
+    stranger["optimizer"]["name"] = "os:abort"
+    (folder / "config.json").write_text(json.dumps(stranger))
+    assert command.main(again) == 2
+    assert "names code that is not the project's (os:abort)" in capsys.readouterr().err
+
+
 def test_the_page_has_a_file_for_each_door():
     doors = ("block", "network", "optimizer", "schedule", "loss", "metric", "transforms", "source", "logger")
     assert sorted(FILES) == sorted(f"my_{door}" for door in doors)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax.config.derived import RENAMED, default_config, flat, upgraded
 from resnet_jax.errors import ConfigError, UserError, nearest
-from resnet_jax.lookup import importable_from
+from resnet_jax.lookup import importable_from, is_import
 from resnet_jax.run.files import read_json
 from resnet_jax.run.identity import flattened
 
@@ -88,6 +88,21 @@ def run_config(file: Path) -> ConfigDict:
                 "--config."
             ) from error
     return config
+
+
+# Fields that name something of the project, or as "module:name" the user's own code.
+DOORS = (
+    *("model.name", "model.overrides.block", "data.source", "augment.transforms", "training.loss", "optimizer.name"),
+    *("schedule.name", "evaluation.metrics", "logging.loggers"),
+)
+
+
+def own_code(config: ConfigDict) -> set[str]:
+    """Return the names in a config that would import the user's code."""
+    values = dict(flat(config))
+    found = (values.get(name) or () for name in DOORS)
+    names = (name for value in found for name in (value if isinstance(value, tuple) else (value,)))
+    return {name for name in names if is_import(name) and not name.startswith("tfds:")}
 
 
 def as_tuples(value: Any) -> Any:
