@@ -270,7 +270,7 @@ def network(config: Config, num_classes: int, norm_axis: str | tuple[str, ...] |
             if needed and name not in declared:
                 raise ConfigError(f"the network {config.model.name!r} has no field {name}: add it, or reset {field}.")
         fields = {name: value for name, value in fields.items() if name in declared}
-    model = create_model(config.model.name, **fields | config.model.overrides)
+    model = create_model(config.model.name, **fields | dict(config.model.overrides))
     if model.num_classes < num_classes:
         raise ConfigError(
             f"model.overrides.num_classes is {model.num_classes} and the data have {num_classes} classes."

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from resnet_jax.commands import estimate
 from resnet_jax.commands.configs import load
+from resnet_jax.config import typed_config
 from resnet_jax.lab.report.recipes import Source, compare, find_source, read_sources
 
 SOURCES = pathlib.Path("configs/sources.toml")
@@ -78,7 +79,7 @@ def run(values: argparse.Namespace) -> None:
 
 def line(source: Source) -> tuple[str, ...]:
     """Return what the list says of a recipe."""
-    config = load(source.config)
+    config = typed_config(load(source.config))
     epochs = f"{config.training.steps:,} steps" if config.training.steps else f"{config.training.epochs:g}"
     sizes = [config.data.image_size, *(size for _, size in config.data.size_schedule)]
     pixels = f"{' to '.join(map(str, sizes))}, {config.data.eval_size or sizes[0]}"

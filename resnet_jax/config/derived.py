@@ -51,7 +51,7 @@ RENAMED = {field.was: name for name, field in FIELDS.items() if field.was}  # ea
 
 def default_config() -> ConfigDict:
     """Return a config of all fields, with locked names and types: what a config file starts from."""
-    config = ConfigDict({name: {} for name in GROUPS})
+    config: Any = ConfigDict({name: {} for name in GROUPS})
     for name, field in FIELDS.items():
         group, key = name.split(".")
         config[group][key] = placeholder(field.base_type) if field.default is None else field.default

@@ -1,9 +1,7 @@
 """Configs from config files and from the `config.json` of runs, and the names of fields on the command line."""
 
-import functools
 import importlib.util
 import json
-import operator
 import re
 import sys
 import traceback
@@ -29,10 +27,12 @@ def read_config(named: str) -> ConfigDict:
     if not Path(file).is_file():
         raise ConfigError(f"there is no config file {file}; configs/ has those of the project.")
     importable_from(Path(file).parent)
-    spec = importlib.util.spec_from_file_location("config", file, loader=SourceFileLoader("config", file))
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    loader = SourceFileLoader("config", file)
+    spec = importlib.util.spec_from_file_location("config", file, loader=loader)
+    assert spec is not None  # as a loader is given
+    module = sys.modules["config"] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise ConfigError(f"{file} has no function get_config, which returns the config.")
         config = module.get_config(argument) if colon else module.get_config()
@@ -79,7 +79,9 @@ def run_config(file: Path) -> ConfigDict:
     for name, value in fields.items():
         *groups, field = name.split(".")
         try:
-            group = functools.reduce(operator.getitem, groups, config)
+            group: Any = config
+            for name_of_group in groups:
+                group = group[name_of_group]
             if value is not None or field in group:
                 group[field] = as_tuples(value)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -104,12 +104,14 @@ def is_sweep(config: ConfigDict) -> bool:
 
 def description(config: ConfigDict) -> dict[str, Any]:
     """Return all that a report needs to know of a sweep, as JSON values: its config without the base."""
-    told = {name: config[name] for name in ("title", "question", "source", "finding", "axis", "seeds")}
-    return told | {"variants": [dataclasses.asdict(variant) for variant in config.variants]}
+    described = {name: config[name] for name in ("title", "question", "source", "finding", "axis", "seeds")}
+    variants: Any = config.variants
+    return described | {"variants": [dataclasses.asdict(variant) for variant in variants]}
 
 
-def trials(config: ConfigDict) -> list[Trial]:
+def trials(sweep: ConfigDict) -> list[Trial]:
     """Return the runs of a sweep in the order in which they are run. Raises ConfigError for unknown fields."""
+    config: Any = sweep
     if not config.seeds or not config.variants or any(type(seed) is not int or seed < 0 for seed in config.seeds):
         raise ConfigError(f"seeds is {config.seeds!r}: give one or more whole numbers, such as --config.seeds=(0,1,2).")
     if len(set(config.seeds)) != len(config.seeds):
@@ -142,7 +144,7 @@ def _run_config(base: ConfigDict, variant: Variant, seed: int) -> ConfigDict:
     config = copy.deepcopy(base)
     for name, value in (*variant.fields.items(), ("training.seed", seed)):
         *groups, field = name.split(".")
-        group = config
+        group: Any = config
         try:
             for each in groups:
                 group = group[each]

@@ -42,7 +42,8 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
     if workdir is None:
         raise ConfigError("no folder is given for the sweep: name one by --workdir=DIR, such as --workdir=runs/depth.")
     taken = chosen(trials(config), which)
-    parallel = config.base.parallel
+    sweep: Any = config
+    parallel = sweep.base.parallel
     if mode == "train" and len(taken) > 1 and (parallel.hosts > 1 or parallel.coordinator == "auto"):
         raise ConfigError("hosts join for one run only: name one by --variant, as --mode=list numbers them.")
     folder = pathlib.Path(workdir)
@@ -56,15 +57,15 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
         raise ConfigError(f"{folder} holds another sweep ({str(there.get('title'))!a}): choose another --workdir.")
     if mode == "train":
         RunDirectory(folder).create()
-        told = json.loads(json.dumps(description(config)))
-        if read_json(folder / SWEEP_FILE) != told:  # else other processes may be about to write the same
-            write_atomically(folder / SWEEP_FILE, json.dumps(told, indent=2).encode() + b"\n")
+        described = json.loads(json.dumps(description(config)))
+        if read_json(folder / SWEEP_FILE) != described:  # else other processes may be about to write the same
+            write_atomically(folder / SWEEP_FILE, json.dumps(described, indent=2).encode() + b"\n")
         for trial in taken:
             if state(folder / trial.name) in ("done", "diverged"):
                 continue
             print(f"{trial.name}: run {trial.number + 1} of {len(trials(config))}", flush=True)
             run_trial(trial, folder / trial.name)
-    show(config.title, taken, folder)
+    show(sweep.title, taken, folder)
     if mode == "train":
         print(f"python -m resnet_jax report {folder} makes the tables and figures.")
     return sum(state(folder / trial.name) in ("diverged", "failed") for trial in taken) if mode == "train" else 0

@@ -126,7 +126,7 @@ def eval_step(
     """
     network = functools.partial(model.apply, {"params": params, "batch_stats": batch_stats}, train=False)
     images = inputs(batch["image"])
-    logits = network(images)
+    logits: Any = network(images)
     if flip:
         logits = 0.5 * (logits + network(images[:, :, ::-1]))
     per_example = losses.cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))

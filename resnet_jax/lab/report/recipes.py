@@ -72,7 +72,9 @@ def read_sources(file: pathlib.Path) -> dict[str, Source]:
         # A field has one meaning: what an entry says of it takes the place of what it was like.
         values = {field: value for field, value in values.items() if field not in entry.get("differs", {})}
         differs = {field: pair for field, pair in differs.items() if field not in entry.get("values", {})}
-        joined = dict(name=name, where=base["where"] | entry.get("where", {}), values=values, differs=differs)
+        joined: dict[str, Any] = dict(
+            name=name, where=base["where"] | entry.get("where", {}), values=values, differs=differs
+        )
         found[name] = Source(**base | given | joined)
     return found
 
@@ -106,13 +108,14 @@ def unnamed(source: Source, config: ConfigDict) -> list[str]:
 
 def value(config: ConfigDict, field: str) -> Any:
     """Return the value that a field comes to: one that is not set is the network's own, or that of another field."""
-    group = config
+    fields: Any = config
+    group: Any = config
     for part in field.split("."):
         group = group[part]
     if group is None and field == "data.eval_size":
-        return config.data.image_size
+        return fields.data.image_size
     if group is None and field.startswith("model.overrides."):
-        return getattr(create_model(config.model.name), field.rpartition(".")[2])
+        return getattr(create_model(fields.model.name), field.rpartition(".")[2])
     return group
 
 
