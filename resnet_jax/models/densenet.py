@@ -156,7 +156,7 @@ class DenseNet(nn.Module):
         x = self.stem_conv(images.astype(self.dtype))
         maps = {"stem": x}
         if self.stem == "imagenet":
-            maps["stem"], x = norm_and_pool(self.stem_bn, x, train, keep_stem)
+            maps["stem"], x = norm_and_pool(self.stem_bn, x, train, keep_stem, self.implementation)
         for block, size in enumerate(self.block_sizes, start=1):
             if block > 1:
                 x = getattr(self, f"transition{block - 1}")(x, train)

@@ -176,7 +176,7 @@ class ResNet(nn.Module):
             x = x if norm is None else norm(x, not train, activate=True)
             maps = {"stem": x}
         else:
-            kept, x = stem.norm_and_pool(norm, x, train, keep_stem)
+            kept, x = stem.norm_and_pool(norm, x, train, keep_stem, self.implementation)
             maps = {"stem": kept}
         for i, names in enumerate(self.stages, start=1):
             for name in names:

@@ -39,7 +39,7 @@ class DeepStem(nn.Module):
 
 
 def norm_and_pool(
-    norm: Any, x: Maps, train: bool, keep: bool
+    norm: Any, x: Maps, train: bool, keep: bool, implementation: str
 ) -> tuple[Maps | None, Float[Array, "batch rows columns channels"]]:
     """Return a stem's maps after BatchNorm and ReLU, or None unless they are to `keep`, and after the max-pooling.
 
@@ -47,8 +47,8 @@ def norm_and_pool(
     which gives the same and does not normalize the large ones (`ops.batch_norm`).
     """
     if norm is None:
-        return x, ops.max_pool(x, *POOLING)
+        return x, ops.max_pool(x, *POOLING, implementation=implementation)
     if train and not keep:
         return None, norm(x, False, activate=True, pooling=POOLING)
     x = norm(x, not train, activate=True)
-    return x, ops.max_pool(x, *POOLING, implementation=norm.implementation)
+    return x, ops.max_pool(x, *POOLING, implementation=implementation)

@@ -162,11 +162,11 @@ def test_bad_weights_files_are_told_in_a_sentence(weights, photo, tmp_path, name
     assert sentence in output.err and output.err.count("\n") == 1 and output.out == ""
 
 
-def test_numbers_that_are_none_are_not_shown(weights, photo, tmp_path, capsys):
+def test_non_finite_probabilities_are_not_shown(weights, photo, tmp_path, capsys):
     arrays = safetensors.numpy.load_file(weights)
     safetensors.numpy.save_file(arrays | {"fc.bias": np.full(10, np.nan, np.float32)}, tmp_path / "nan.safetensors")
     assert main(["predict", photo, f"--weights={tmp_path / 'nan.safetensors'}", *TINY]) == 2
-    assert "what the network computes is no number" in capsys.readouterr().err
+    assert "the network's output is NaN or infinite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

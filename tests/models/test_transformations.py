@@ -99,10 +99,20 @@ def test_the_fast_implementation_has_forward_mode_in_evaluation_without_a_max_po
 def test_a_hessian_vector_product_is_the_finite_difference_of_gradients(family):
     """In float64, where central differences have about ten digits."""
     with jax.enable_x64(True):
-        f, params = loss(family, "reference", dtype=jnp.float64)
+        model, variables = network(family)
+        model = model.clone(implementation="reference", dtype=jnp.float64)
+        images, _ = images_and_labels(jnp.float64)
+
+        def f(params):
+            """Of the maps, since logits are float32 always."""
+            state = {"params": params, "batch_stats": variables["batch_stats"]}
+            maps, _ = model.apply(state, images, train=True, mutable=["batch_stats"], method="features")
+            return jnp.mean(jnp.sin(list(maps.values())[-1]) ** 2)
+
+        params = {name: arrays for name, arrays in variables["params"].items() if name != "head"}
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
         along = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), scrambled(params, seed=1))
-        gradient, step = jax.jit(jax.grad(f)), 1e-6
+        gradient, step = jax.jit(jax.grad(f)), 1e-7
         ahead, behind = (gradient(jax.tree.map(lambda x, d: x + h * d, params, along)) for h in (step, -step))  # noqa: B023
         product = jax.jvp(jax.grad(f), (params,), (along,))[1]
         expected = jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, behind)
@@ -119,8 +129,7 @@ def test_the_reference_is_exported_with_a_symbolic_batch(family):
     images, _ = images_and_labels()
     shape = jax.ShapeDtypeStruct((batch, *images.shape[1:]), jnp.float32)
     program = export.export(jax.jit(functools.partial(model.apply, variables)), platforms=("cpu", "cuda", "tpu"))(shape)
-    again = export.deserialize(program.serialize())
-    np.testing.assert_allclose(again.call(images[:3]), model.apply(variables, images[:3]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(program.call(images[:3]), model.apply(variables, images[:3]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", NETWORKS)
