@@ -45,8 +45,7 @@ if __name__ == "__main__":
 def folder(tmp_path_factory):
     """Pictures to train on, and a cache of compiled programs."""
     folder = tmp_path_factory.mktemp("signals")
-    signals.make_pictures(folder / "fast", 24, 120, 48)
-    signals.make_pictures(folder / "slow", 900, 48, 24)
+    signals.prepare(folder)
     return folder
 
 
