@@ -165,5 +165,8 @@ def end(number: int) -> NoReturn:
     flush.start()
     flush.join(PATIENCE_SECONDS)
     with contextlib.suppress(OSError):
-        os.write(2, b"Stopped before there was anything to save: start the same command again.\n")
+        errors, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        for output in (1, 2):  # the thread of a progress bar would write on
+            os.dup2(nowhere, output)
+        os.write(errors, b"Stopped before there was anything to save: start the same command again.\n")
     os._exit(128 + number)
