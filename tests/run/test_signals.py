@@ -140,7 +140,7 @@ def test_nothing_is_printed_after_the_sentence(tmp_path, script):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert output.splitlines()[-1].startswith("Stopped before there was anything to save")
+    assert output.endswith("Stopped before there was anything to save: start the same command again.\n")
 
 
 def test_one_request_that_comes_twice_is_one_and_a_second_one_ends_the_process(script):
