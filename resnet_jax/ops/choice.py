@@ -60,7 +60,7 @@ TABLE = (
         DIRECTIONS,
         lambda case: case.dtype != "float64" and onednn.missing() is None,
         "onednn",
-        "2 to 80 times as fast as any other program: results/convolutions/cpu.json",
+        "1.1 to 7.8 times as fast as the best other program: results/convolutions/cpu.json",
     ),
     Row(
         "cpu",
@@ -81,7 +81,7 @@ TABLE = (
         DIRECTIONS,
         lambda case: case.window == Window(stride=case.window.stride) and case.window.stride > 1 and case.channels < 8,
         "folded",
-        "half the time for the stem on an H200: results/convolutions/h200.json",
+        "about half the time for the stem on an H200: results/convolutions/h200.json",
     ),
     Row(
         "gpu",

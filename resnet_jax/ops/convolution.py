@@ -74,8 +74,8 @@ def reference(x: Maps, kernel: Kernel, window: Window) -> OutMaps:
     )
 
 
-def result_shape(direction: str, a: Any, b: Any, window: Window, sides: Any = None) -> tuple[int, ...]:
-    """Return the shape of what `gradient_by` returns."""
+def result_shape(direction: str, a: Any, b: Any, window: Window, sides: Any = None) -> tuple[Any, ...]:
+    """Return the shape of what `gradient_by` returns; the batch may be symbolic."""
     if direction == "forward":
         return (a.shape[0], *(window.size(pixels, b.shape[0]) for pixels in a.shape[1:3]), b.shape[3])
     if direction == "input_gradient":

@@ -82,6 +82,11 @@ def test_a_run_is_no_sweep():
 
 
 @pytest.mark.parametrize("name", SWEEPS)
+def test_the_page_on_sweeps_has_a_row_for_each(name):
+    assert f"\n| `{name}` | " in (ROOT / "docs" / "sweeps.md").read_text()
+
+
+@pytest.mark.parametrize("name", SWEEPS)
 def test_the_shipped_sweeps_have_runs_at_every_scale_and_their_published_results_exist(name):
     scales = 0
     for scale, dataset in (("digits", None), ("cifar10", "cifar10"), ("imagenet", "imagenet")):

@@ -133,6 +133,15 @@ def test_the_reference_is_exported_with_a_symbolic_batch(family):
 
 
 @pytest.mark.parametrize("family", NETWORKS)
+def test_the_fast_implementation_is_exported_for_accelerators_with_a_symbolic_batch(family):
+    model, variables = network(family)
+    (batch,) = export.symbolic_shape("batch")
+    shape = jax.ShapeDtypeStruct((batch, *images_and_labels()[0].shape[1:]), jnp.float32)
+    program = export.export(jax.jit(functools.partial(model.apply, variables)), platforms=("cuda", "tpu"))(shape)
+    assert str(program.out_avals[0].shape) == "(batch, 3)"
+
+
+@pytest.mark.parametrize("family", NETWORKS)
 def test_values_gradients_and_statistics_of_both_implementations_agree(family):
     model, variables = network(family)
     images, labels = images_and_labels()

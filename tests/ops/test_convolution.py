@@ -1,6 +1,7 @@
 """Every program is the same function, with the same gradients, and the fast one differentiates to any order."""
 
 import functools
+import json
 import pathlib
 import re
 
@@ -188,6 +189,31 @@ def test_whatever_is_chosen_exists(platform):
 def test_each_choice_names_a_record_that_is_there(row):
     (record,) = re.findall(r"results/\S+\.json", row.because)
     assert (ROOT / record).is_file()
+
+
+def milliseconds(record):
+    rows = json.loads((ROOT / "results" / "convolutions" / record).read_text())["rows"]
+    return [(row["shape"], row["direction"], row["milliseconds"]) for row in rows]
+
+
+def test_the_reasons_of_the_table_are_those_of_its_records():
+    """In the records JAX's own program is called "xla"."""
+    reasons = {(row.platform, row.program): row.because for row in TABLE}
+    cpu, gpu = milliseconds("cpu.json"), milliseconds("h200.json")
+    others = [min(time for name, time in row.items() if name != "onednn") / row["onednn"] for *_, row in cpu]
+    assert f"{min(others):.1f} to {max(others):.1f} times as fast" in reasons["cpu", "onednn"]
+    four = [row["xla"] / row["dense"] for shape, _, row in cpu if "x128->128 3x3/1 groups 32" in shape and "xla" in row]
+    assert {round(ratio) for ratio in four} == {3} and "3 times as long" in reasons["cpu", "dense"]
+    kernel = max(row["xla"] / row["shifted"] for _, direction, row in cpu if "kernel" in direction and "xla" in row)
+    assert 150 <= kernel < 160 and "up to 150 times as long" in reasons["cpu", "shifted"]
+    stem = [row["folded"] / row["xla"] for *_, row in gpu if "folded" in row]
+    assert max(stem) < 0.55 and "about half the time" in reasons["gpu", "folded"]
+    strided = [
+        row["dense"] / row["xla"] for shape, way, row in gpu if "3x3/2 groups" in shape and way == "input_gradient"
+    ]
+    assert min(strided) < 0.5 and max(strided) < 1 and "up to half" in reasons["gpu", "dense"]
+    merged = max(row["xla"] / row["merged128"] for *_, row in gpu if "merged128" in row)
+    assert f"up to {merged:.1f} times" in reasons["gpu", "merged_128"]
 
 
 TRANSFORMATIONS = {
