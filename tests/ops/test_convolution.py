@@ -229,23 +229,22 @@ TRANSFORMATIONS = {
 }
 
 
-@pytest.mark.parametrize("by", ["images", "kernel"])
+@pytest.mark.parametrize("by", ["images", "kernel", "both"])
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_the_fast_convolution_transforms_as_the_reference_does(name, by):
-    """By images and by kernel, of a function in which both directions meet."""
+    """By images, by kernel and by both, where each gradient is differentiated by either of its operands."""
     window = Window(stride=2, groups=2)
     x, kernel = noise(2, 7, 7, 4), noise(3, 3, 2, 6, seed=1)
+    at = {"images": x.ravel(), "kernel": kernel.ravel(), "both": jnp.concatenate([x.ravel(), kernel.ravel()])}[by]
 
     def function(implementation):
-        def of_images(x):
-            return jnp.sum(jnp.sin(ops.convolve(x, kernel, window, implementation)) ** 3)
+        def of(values):
+            images = values[: x.size].reshape(x.shape) if by != "kernel" else x
+            weights = values[-kernel.size :].reshape(kernel.shape) if by != "images" else kernel
+            return jnp.sum(jnp.sin(ops.convolve(images, weights, window, implementation)) ** 3)
 
-        def of_kernel(kernel):
-            return jnp.sum(jnp.sin(ops.convolve(x, kernel, window, implementation)) ** 3)
+        return of
 
-        return of_images if by == "images" else of_kernel
-
-    at = x if by == "images" else kernel
     transform, along = TRANSFORMATIONS[name], noise(*at.shape, seed=2)
     fast, expected = (transform(function(implementation), at, along) for implementation in ("fast", "reference"))
     np.testing.assert_allclose(fast, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
