@@ -167,10 +167,27 @@ def test_a_run_of_before_data_were_recorded_goes_on_and_is_bound_by_its_class_na
 
 
 def test_a_fingerprint_is_of_names_labels_and_sizes_and_not_of_the_place(tmp_path):
+    def of(place):
+        return fingerprint(open_dataset("folder", str(tmp_path / place), image_size=8).train)
+
     make_pictures(tmp_path / "one")
+    first, *others = sorted(path for path in (tmp_path / "one" / "train").rglob("*") if path.is_file())
+    neighbour = next(path for path in others if path.parent != first.parent)
     shutil.copytree(tmp_path / "one", tmp_path / "two" / "deeper")
-    one, two = (open_dataset("folder", str(tmp_path / place), image_size=8).train for place in ("one", "two/deeper"))
-    assert fingerprint(one) == fingerprint(two) != fingerprint(open_dataset("digits", image_size=8).train)
+    whole = of("one")
+    assert of("two/deeper") == whole
+
+    renamed = first.rename(first.with_stem("0"))
+    assert of("one") != whole
+    renamed.rename(first)
+    assert of("one") == whole
+    first.write_bytes(first.read_bytes() + b"\0")  # which no decoder minds
+    assert of("one") != whole
+    first.write_bytes(first.read_bytes()[:-1])
+    moved = first.rename(neighbour.parent / f"moved{first.suffix}")  # the class is part of a name, and so is the label
+    assert of("one") != whole
+    moved.rename(first)
+    assert of("one") == whole
 
 
 def test_the_identity_of_digits_counts_what_scikit_learn_has():
