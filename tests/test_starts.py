@@ -177,7 +177,7 @@ def test_a_fingerprint_is_of_names_labels_and_sizes_and_not_of_the_place(tmp_pat
     whole = of("one")
     assert of("two/deeper") == whole
 
-    renamed = first.rename(first.with_stem("0"))
+    renamed = first.rename(first.with_stem("00"))
     assert of("one") != whole
     renamed.rename(first)
     assert of("one") == whole
