@@ -4,8 +4,8 @@
     python benchmarks/studies.py --scale=cifar10 --sweeps=depth,degradation
         [--out=FOLDER] [--path=FOLDER] [--together=4] [--config.seeds=(0,1,2)] [--config.base.any.field=value ...]
 
-Records and report go to runs/studies/records/SCALE, or to --out. Runs that are done are not repeated, and one that was
-stopped goes on. `--together` starts so many processes, each of which takes the next run that no other is at, under
+Records and report go to runs/studies/records/SCALE, or to --out. Finished runs are not repeated, and a stopped one
+resumes. `--together=N` starts N processes, each of which takes the next run that no other is training, under
 NVIDIA's MPS where there is one: small networks leave most of a GPU idle. On the digits all sweeps take about an hour of
 one CPU core. CIFAR-10 needs a GPU: on an H200 four runs of ResNet-20 by the full recipe took four minutes together; on
 two CPU cores one would take three hours and more (extrapolated from 726 images a second).

@@ -249,7 +249,7 @@ def imagenet_torchvision_v2() -> ConfigDict:
     - The moving average is updated at every step. There it is at every 32nd, and the flag 0.99998 becomes a decay of
       1 - (1 - 0.99998) * 1024 * 32 / 600 = 1 - 1.0923e-3 an update; its 32nd root, 1 - 3.415e-5, is used here. There it
       is a copy of the weights in the warm-up epochs; here it begins with smaller decays.
-    - Four epochs go through all images once, four times each. There, each epoch draws a fourth of them anew.
+    - Four epochs go through all images once, four times each. There, each epoch draws another fourth of them.
 
     Nothing of the recipe is missing.
     """
@@ -360,7 +360,7 @@ def imagenet_rsb_a2() -> ConfigDict:
     Differs:
     - The targets of a mixed image are its two shares. There, both classes have target 1 (in timm, if above 0.2).
     - LAMB's trust ratio scales every parameter. In timm it leaves those out that do not decay.
-    - Repeated augmentation goes through all images once in three epochs. There, each epoch draws a third of them anew.
+    - Repeated augmentation goes through all images once in three epochs. There, each epoch draws another third of them.
     """
     config = default_config()
     config.model.dtype = "bfloat16"
@@ -444,7 +444,7 @@ def imagenet_ffcv(
 
     Differs:
     - Crops are resized with the filter of `data.interpolation`; there, by OpenCV's INTER_AREA.
-    - Images are those of the data set. There, they have up to 500 pixels a side and a half of them is encoded anew.
+    - Images are those of the data set. There, they have up to 500 pixels a side and half of them are re-encoded.
 
     Raises ConfigError for another number of epochs.
     """

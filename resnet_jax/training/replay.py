@@ -1,6 +1,6 @@
 """Replay: the step at which a run diverged, once more, from the newest checkpoint before it.
 
-Nothing has to be kept for it while the run goes on: the batch of a step is a pure function of seed and step.
+Nothing has to be kept for it during the run: the batch of a step is a pure function of seed and step.
 """
 
 import contextlib
