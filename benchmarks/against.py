@@ -61,7 +61,7 @@ class Peer:
     """The process of one checkout."""
 
     def __init__(self, tree: pathlib.Path, entry: str, dtype: str, steps: int):
-        mask = "decays" if "decays:" in (tree / OPTIMIZERS).read_text() else "weight_decay_mask"
+        mask = "weight_decay_mask" if "    weight_decay_mask: str" in (tree / OPTIMIZERS).read_text() else "decays"
         self.process = subprocess.Popen(
             [sys.executable, "-c", PEER.replace("MASK", mask), *entry.split(":"), dtype],
             stdin=subprocess.PIPE,

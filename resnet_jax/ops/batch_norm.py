@@ -76,12 +76,36 @@ def moments(x: Maps, axes: Axes = None) -> tuple[Channels, Channels]:
     The variance is E[(x - s)^2] - E[x - s]^2 for a shift s near the mean (`shift`): with s = 0 float32 loses all of it
     where the mean is thousands of times the deviation.
     """
-    over, s = tuple(range(x.ndim - 1)), shift(x, axes)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32)) - s
-    mean, square = jnp.mean(x, over), jnp.mean(x * x, over)
+    s = shift(x, axes)
+    mean, square = _sums(x, s)
     if axes is not None:
         mean, square = lax.pmean(jnp.stack([mean, square]), axes)
     return s + mean, jnp.maximum(square - mean * mean, 0)
+
+
+def moments_by_platform(x: Maps, axes: Axes = None) -> tuple[Channels, Channels]:
+    """`moments`, as fast on a CPU as with a shift of 0: it is used only where a channel needs it.
+
+    There, in float32, subtracting a shift takes as long as a sum (`results/step/against.json`).
+    """
+    if x.dtype == jnp.bfloat16:
+        return moments(x, axes)
+    mean, var = lax.platform_dependent(x, cpu=_moments_on_cpu, default=moments)
+    if axes is None:
+        return mean, var
+    own, mean = mean, lax.pmean(mean, axes)
+    return mean, lax.pmean(var + (own - mean) ** 2, axes)
+
+
+def _moments_on_cpu(x):
+    mean, square = _sums(x, 0.0)
+    var = square - mean * mean  # its error is 2**-24 of `square`
+    return lax.cond(jnp.all(square <= 64 * var), lambda x: (mean, var), moments, x)
+
+
+def _sums(x, s):
+    x, over = x.astype(jnp.promote_types(x.dtype, jnp.float32)) - s, tuple(range(x.ndim - 1))
+    return jnp.mean(x, over), jnp.mean(x * x, over)
 
 
 def shift(x: Maps, axes: Axes) -> Channels | float:
@@ -110,7 +134,7 @@ def _forward(x, scale, bias, epsilon, activate, pooling, axes):
     scale is negative with -x, and so its largest value in a window is that of the largest one, to the bit.
     """
     flipped, sign = _flip(x, scale, pooling)
-    mean, var = moments(flipped, axes)
+    mean, var = moments_by_platform(flipped, axes)
     seen = flipped if pooling is None else max_pool(flipped, *pooling)
     y = normalize(seen, mean, var, scale * sign, bias, epsilon, activate)
     return (y, mean * sign, var), (x, seen, mean, var, scale, bias)
