@@ -98,7 +98,7 @@ def start(values: flags.FlagValues) -> int:
         return int(run_sweep(values.config, values.workdir, values.mode, values.variant) > 0)
     if values.variant is not None or values.mode == "list":
         raise ConfigError(
-            "--variant and --mode=list are of sweeps, as configs/sweeps/ has them: this config is of a run."
+            "--variant and --mode=list need a sweep, such as those of configs/sweeps/, and this config is for one run."
         )
     from resnet_jax import runner
 

@@ -3,7 +3,7 @@
 All ImageNet recipes differ from their sources in three things. The network computes in bfloat16, with float32
 parameters, BatchNorm statistics and logits; the sources computed in float32, or in float16 with scaled losses.
 BatchNorm takes the statistics of one device, so they are over `batch_size` divided by the number of devices, and the
-sources had 8 devices or 4. An epoch is 1,281,167 images and a batch may lie across two; the sources drop or repeat some
+sources had 8 devices or 4. An epoch is 1,281,167 images and a batch may span two; the sources drop or repeat some
 images to fill the last batch.
 """
 

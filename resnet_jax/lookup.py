@@ -63,7 +63,7 @@ class Own:
     function: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function. Raises ConfigError for whatever it raises."""
+        """Call the function. Raises ConfigError for any exception in it."""
         try:
             return self.function(*args, **kwargs)
         except UserError:
@@ -85,7 +85,7 @@ def own(kind: str, name: str, registered: Mapping[str, Any]) -> Any:
 def call_with_fields(kind: str, name: str, function: Callable[..., Any], fields: Mapping[str, Any]) -> Any:
     """Call a function with those of `fields` that its signature names.
 
-    Raises ConfigError if it needs a parameter that is none of them, and for whatever a function of the user's raises.
+    Raises ConfigError if it needs a parameter that is none of them, and for any exception in a user's function.
     """
     signature = parameters(function)
     for parameter in signature.values():

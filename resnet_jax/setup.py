@@ -227,7 +227,7 @@ def import_own_network(config: Config) -> None:
 
 
 def source_in(source: str, path: str | None) -> str:
-    """Return what lies in a folder where `source` is "folder": images, what `pack` wrote, or ImageNet's archives.
+    """Return what a folder holds where `source` is "folder": images, what `pack` wrote, or ImageNet's archives.
 
     All three give the same examples with the same labels.
     """
@@ -360,13 +360,13 @@ def loaders(
     if isinstance(dataset.train, Arrays):
         if len(changes) > len(own) or data.size_schedule:
             raise ConfigError(
-                f"The images of {data.source} lie on the devices, where augment.policy, color_jitter and lighting and "
+                f"The images of {data.source} stay on the devices, where augment.policy, color_jitter and lighting and "
                 "data.size_schedule cannot be had: leave them at their defaults."
             )
         if not own:
             return Resident(dataset.train, train_order), Resident(dataset.test, eval_order)
     if config.augment.alternate_flip:
-        raise ConfigError("augment.alternate_flip is of images that lie in arrays: set augment.flip for streamed ones.")
+        raise ConfigError("augment.alternate_flip works on in-memory images only: set augment.flip for streamed ones.")
     if data.size_schedule and config.training.steps_per_call > 1:
         raise ConfigError("data.size_schedule needs steps of their own: leave training.steps_per_call at 0.")
 

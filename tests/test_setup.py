@@ -142,7 +142,7 @@ def test_the_rate_grows_with_the_batch_only_where_the_config_says_so(small_confi
 def test_what_is_done_on_the_host_is_refused_for_images_that_lie_on_the_devices(small_config, field, value):
     group, name = field.split(".")
     small_config[group][name] = value
-    with pytest.raises(ConfigError, match="The images of digits lie on the devices"):
+    with pytest.raises(ConfigError, match="The images of digits stay on the devices"):
         build(small_config)
 
 

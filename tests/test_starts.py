@@ -213,7 +213,7 @@ def test_a_checkpoint_of_another_network_is_answered_in_one_sentence_and_stays(h
     for mode in ("train", "eval"):
         assert start(home / "run", *on(home / "pictures"), f"--mode={mode}") == 2
         error = capsys.readouterr().err
-        assert "is of another network or other data (params/stage1_block1/" in error
+        assert "belongs to another network or other data (params/stage1_block1/" in error
         assert "(3, 3, 4, 8) there and (3, 3, 8, 8) now" in error
         assert error.count("\n") == 1 and "ArrayRestoreArgs" not in error and "delete" not in error
     assert contents(home / "run") == before

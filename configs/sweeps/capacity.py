@@ -26,7 +26,7 @@ def get_config(scale: str = "digits"):
 
 
 def digits():
-    """Twenty layers in bottlenecks, a quarter as wide as ResNeXt-29: groups of 64 are of 16 channels here."""
+    """Twenty layers in bottlenecks, a quarter as wide as ResNeXt-29: groups of 64 channels have 16 here."""
     return scales.digits(stage_widths=(16, 32, 64), stem_width=16), growing("cifar_resnext20", (1, 2, 4))
 
 

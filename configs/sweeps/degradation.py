@@ -37,7 +37,7 @@ def cifar10():
 
 
 def imagenet():
-    """18 and 34 layers, shortcut A; the paper's errors are of 10 crops."""
+    """18 and 34 layers, shortcut A; the paper's errors are those of 10 crops."""
     names = {
         kind: {depth: f"{name}{depth}{' shortcut=A' if name == 'resnet' else ''}" for depth in (18, 34)}
         for kind, name in (("plain", "plain"), ("residual", "resnet"))

@@ -130,7 +130,7 @@ def measured(file: pathlib.Path, config: Config) -> tuple[float, int, str]:
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{file} has no config.json of its run beside it: give --images-per-second.") from error
         if name != network:
-            raise ConfigError(f"{file} is of a run of {name}, and the config is of {network}.")
+            raise ConfigError(f"{file} belongs to a run of {name}, and the config has {network}.")
         rate = record["images_per_second"]
         return rate, size, f"{rate:,.6g} images a second of the run in {file}, whose devices count as one"
     raise ConfigError(f"{file} has no throughput of training: name a record of results/step/, or a run's summary.json.")

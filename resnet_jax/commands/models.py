@@ -19,7 +19,7 @@ from resnet_jax.lab.report.published import read_published
 HEADING = """# Networks
 
 What `python -m resnet_jax models --format=markdown` prints. Multiply-adds are those of one image of the size given.
-Published accuracies are of the sources named, not of this code. A name that differs from a listed one in its numbers
+Published accuracies are their sources', not this code's. A name that differs from a listed one in its numbers
 alone, such as `resnext50_16x8d`, `cifar_resnext29_4x32d` or `cifar_plain26`, is a network too.
 """
 

@@ -25,7 +25,7 @@ and a test compares all of it. `configs/recipes.py` tells in prose what a recipe
 can say.
 
 `--config=` of `main.py` takes what is under "config"; `configs/resnet18.py` to `resnet152.py` and `resnext50_32x4d.py`
-take the same names after the colon. Published accuracies are of the sources named, not of this code: no ImageNet recipe
+take the same names after the colon. Published accuracies are their sources', not this code's: no ImageNet recipe
 has been trained here yet. Of "pixels", the last are those of evaluation.
 """
 DIFFERENCES = """

@@ -128,7 +128,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type; a whole number is a float too."""
+    """Whether a value has an annotated type; an int is accepted as a float."""
     if isinstance(kind, types.UnionType):
         return any(_fits(value, member) for member in _members(kind))
     if typing.get_origin(kind) is tuple:

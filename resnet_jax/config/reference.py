@@ -31,7 +31,7 @@ Earlier names are refused with the present one, and understood in the `config.js
 def sections(word: str = "") -> dict[str, tuple[str, list[Field]]]:
     """Return group to its meaning and its fields, of those whose name or meaning contains `word` in any case.
 
-    Raises ConfigError if there are none, naming the nearest.
+    Raises ConfigError if no field does, naming the nearest.
     """
     network = "Fields of the network that replace those of its registered name; None keeps them."
     rule = "Further arguments of the optimizer's function; None keeps their defaults."

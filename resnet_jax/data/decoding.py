@@ -13,7 +13,7 @@ from resnet_jax.errors import DataError
 
 Pixels = UInt8[np.ndarray, "height width channels"]
 
-# Of JPEG: a marker, unless it is of the kind that stands alone, and kinds of markers.
+# JPEG's markers that have a length, and kinds of markers.
 MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
 FRAMES, PROGRESSIVE, END, SCAN = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA), (0xC2, 0xCA), 0xD9, 0xDA
 MAX_SCANS = 500  # as libjpeg-turbo's own tools allow at most; progressive files have about ten

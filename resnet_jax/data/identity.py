@@ -1,7 +1,7 @@
 """What identifies a data set: its classes, the number of examples of each split, and a hash of what they are.
 
-The hash is of names, labels and sizes where images lie in files, since reading them all takes minutes, and of the
-pixels of in-memory images. It does not depend on where the files lie.
+The hash covers names, labels and sizes where images are files, since reading them all takes minutes, and of the
+pixels of in-memory images. It does not depend on the location of the files.
 """
 
 import functools

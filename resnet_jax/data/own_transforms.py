@@ -22,7 +22,7 @@ class HostTransform:
     function: Callable[..., Any]
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the changed image. Raises ConfigError for whatever the function raises, or for another result."""
+        """Return the changed image. Raises ConfigError if the function raises, or returns something else."""
         result = Own("transform", self.name, self.function)(image, rng)
         if not isinstance(result, np.ndarray) or result.shape != image.shape or result.dtype != np.uint8:
             raise ConfigError(
@@ -39,7 +39,7 @@ class DeviceTransform:
     function: Callable[..., Any]
 
     def __call__(self, images: jax.Array, targets: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the changed batch. Raises ConfigError for whatever the function raises, or for another result."""
+        """Return the changed batch. Raises ConfigError if the function raises, or returns something else."""
         result = Own("transform", self.name, self.function)(images, targets, key)
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise ConfigError(f"the transform {self.name!r} returns {kind_of(result)}: return images and targets.")

@@ -2,7 +2,7 @@
 
 The training examples form one endless stream: epoch after epoch, each in an order of its own that has every example
 once. Step k takes the positions k * batch_size to (k + 1) * batch_size of that stream. Nothing is remembered between
-steps, so a run that was resumed, or moved to other hosts, reads what the run that never stopped reads. A batch may lie
+steps, so a run that was resumed, or moved to other hosts, reads what an uninterrupted run reads. A batch may lie
 across two epochs, so that none of them loses its last examples.
 """
 
@@ -49,7 +49,7 @@ class TrainingOrder:
       seed: of the order.
       share: the rows of each batch that this host reads.
       repeats: how often an example follows itself in the stream, with another augmentation each time (Hoffer et al.
-        2020, arXiv:1901.09335). Within a batch, copies lie batch_size / repeats rows apart, so that they
+        2020, arXiv:1901.09335). Within a batch, copies are batch_size / repeats rows apart, so that they
         come to different devices. A pass over all examples then takes as many epochs.
       alternates: give each row whether it is "mirrored": an example is in every other epoch, which shows both of its
         sides more evenly than chance does (Jordan 2024, arXiv:2404.00498, section 3.6).
@@ -103,7 +103,7 @@ StepRange = tuple[int, int]  # the steps of one dispatch: first, and one past th
 
 @dataclasses.dataclass(frozen=True)
 class Resident:
-    """A loader for data that fits: all examples lie on every device, and only the numbers of those to read travel."""
+    """A loader for data that fits into memory: every device holds all examples, and receives only indices."""
 
     split: Arrays
     order: Order
@@ -164,7 +164,7 @@ class Streamed:
 
     @property
     def data(self) -> dict[str, np.ndarray]:
-        """Nothing lies on the devices."""
+        """Streamed examples are not kept on the devices."""
         return {}
 
     @staticmethod

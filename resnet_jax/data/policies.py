@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 RGB = UInt8[np.ndarray, "height width 3"]
 
-# How the pixels of a changed geometry are found: Pillow's resampling, and the colour of what lies outside.
+# How the pixels of a changed geometry are found: Pillow's resampling, and the colour outside of the image.
 Sampling = tuple[Image.Resampling, tuple[int, int, int]]
 BLACK: Sampling = (Image.Resampling.NEAREST, (0, 0, 0))
 

@@ -24,7 +24,7 @@ class Variant:
     Attributes:
       label: names it, its folder and its row.
       fields: dotted fields of the config to the values that make the variant.
-      series: the line of the figure that it lies on.
+      series: its line in the figure.
       x: where on that line; None where the axis is one of labels.
       published: its row of `lab/report/published.csv`: the name of a network, and after a blank the fields in
         which the published one differs, such as "resnet34 shortcut=C".
@@ -79,7 +79,7 @@ def sweep(
       question: what it answers, in one sentence.
       source: the paper with its tables and figures.
       finding: what the paper found, in one sentence.
-      axis: what `x`, or else the labels, are of.
+      axis: the quantity that `x`, or else the labels, stand for.
       seeds: each variant is run with each of them.
     """
     labels = [variant.label for variant in variants]

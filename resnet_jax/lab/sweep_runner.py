@@ -38,7 +38,7 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
       Interrupted: it was asked to stop; the run that it was at has saved its state.
     """
     if mode not in ("train", "list"):
-        raise ConfigError(f"--mode={mode} is of runs: train a sweep, or list its runs, or name the folder of one run.")
+        raise ConfigError(f"--mode={mode} needs one run of this sweep: name its folder by --workdir.")
     if workdir is None:
         raise ConfigError("no folder is given for the sweep: name one by --workdir=DIR, such as --workdir=runs/depth.")
     taken = chosen(trials(config), which)
@@ -90,7 +90,7 @@ def run_trial(trial: Trial, folder: pathlib.Path) -> None:
         _keep(failed, str(error), "")
     except Exception as error:  # The rest of the sweep is worth more than a clean end: an accelerator may be full.
         _keep(failed, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", traceback.format_exc())
-    jax.clear_caches()  # the programs of one variant are of no use to the next
+    jax.clear_caches()  # the next variant cannot use the programs of this one
 
 
 def state(folder: pathlib.Path) -> str:

@@ -181,7 +181,7 @@ NAMES = (
 
 
 def find(name: str) -> tuple[type[nn.Module], Fields] | None:
-    """Return the class and the fields that a name says, listed or not; None where it is of no family.
+    """Return the class and the fields of a name, listed or not; None if it belongs to no family.
 
     Raises ConfigError for a depth that the family has not.
     """
@@ -245,7 +245,7 @@ def own_network(name: str) -> type[nn.Module]:
 def named(name: str, fields: Mapping[str, Any]) -> str:
     """Return a network's name and those of the fields that are not its own anyway, as "resnet34 shortcut=C".
 
-    Names that are of no network have no fields of their own, and values may be given as text.
+    Unknown names have no fields of their own. Values may be given as text.
     """
     try:
         found = find(name)
@@ -267,6 +267,6 @@ def _same(value: Any, other: Any) -> bool:
 
 
 def image_shape(name: str) -> tuple[int, int, int]:
-    """Return height, width and channels of the images that a network's published costs are of."""
+    """Return height, width and channels of the images for which a network's costs were published."""
     sizes = {"cifar": (32, 32, 3), "d2l": (96, 96, 1)}
     return sizes.get(name.partition("_")[0], (224, 224, 3))

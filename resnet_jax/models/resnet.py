@@ -289,7 +289,7 @@ def check(net: ResNet) -> None:
     if net.avg_down and net.shortcut not in ("B", "C"):
         raise ConfigError(f"avg_down changes projections, and shortcut {net.shortcut} has none: use shortcut B or C.")
     if not net.projection_norm and net.shortcut not in ("B", "C"):
-        raise ConfigError(f"projection_norm is of projections, and shortcut {net.shortcut} has none: leave it on.")
+        raise ConfigError(f"projection_norm changes projections, and shortcut {net.shortcut} has none: leave it on.")
     bottleneck_only = ("cardinality", "base_width", "expansion", "stride_in_1x1")
     if net.block == "basic" and any(getattr(net, field) != getattr(ResNet, field) for field in bottleneck_only):
         raise ConfigError(f"{', '.join(bottleneck_only)} belong to bottlenecks: set block to bottleneck.")
@@ -301,7 +301,7 @@ def check(net: ResNet) -> None:
     if net.shortcut == "none" and net.shortcut_gate:
         raise ConfigError("shortcut_gate scales shortcuts, and shortcut none has none: use shortcut A, B or C.")
     if net.gate_bias and net.shortcut_gate not in ("exclusive", "shortcut_only"):
-        raise ConfigError("gate_bias is of gates with parameters: set shortcut_gate to exclusive or shortcut_only.")
+        raise ConfigError("gate_bias needs gates with parameters: set shortcut_gate to exclusive or shortcut_only.")
     if net.block == "bottleneck" and min(net.stage_widths) * net.base_width < 64:
         raise ConfigError(
             f"base_width {net.base_width} leaves no channel in a stage {min(net.stage_widths)} wide: use "

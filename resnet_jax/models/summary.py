@@ -43,7 +43,7 @@ class Layer:
 class View(NamedTuple):
     """What row i of some maps sees of the image: the rows from `first + i * step` to `last + i * step`.
 
-    Rows that lie outside of the image are padding. `step` is 0 where each row sees the whole image.
+    Rows outside of the image are padding. `step` is 0 where each row sees the whole image.
     """
 
     first: int = 0

@@ -46,7 +46,7 @@ def shifted(x: Maps, kernel: Kernel, window: Window) -> OutMaps:
 
 
 def folded(x: Maps, kernel: Kernel, window: Window, align: int = 8) -> OutMaps:
-    """Convolve blocks of stride x stride pixels, whose channels lie side by side, with a smaller kernel.
+    """Convolve blocks of stride x stride pixels, whose channels are concatenated, with a smaller kernel.
 
     A 7x7 of stride 2 on 3 channels becomes a 4x4 of stride 1 on 12, which are filled up to a multiple of `align`: a
     matrix unit works with eight channels or more at a time, and multiplies zeros where there are three.

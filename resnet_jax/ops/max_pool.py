@@ -1,6 +1,6 @@
 """Max-pooling whose gradient has the same bits each time, on every device.
 
-XLA's own gradient of a max-pooling with overlapping windows adds up with atomics on a GPU, in whatever order the
+XLA's own gradient of a max-pooling with overlapping windows adds up with atomics on a GPU, in any order that the
 threads come, and on a CPU it takes several times as long. On a TPU it is kept: it moves the fewest bytes there.
 """
 
@@ -77,7 +77,7 @@ def _sum_of_parts(maps, gradient, window, stride, padding):
             larger = (seen > best) | jnp.isnan(seen)
             best, winner = jnp.where(larger, seen, best), jnp.where(larger, jnp.uint8(place), winner)
     # Pixels whose places differ by a multiple of the stride are met by the same places of windows: they are added up
-    # apart, without the zeros that lie between the windows, and then put side by side.
+    # apart, without the zeros between the windows, and then interleaved.
     lengths = [-(-size // stride) for size in (height, width)]
     classes = [
         [_shifted_sum(gradient, winner, window, stride, padding, (first, second), lengths) for second in range(stride)]

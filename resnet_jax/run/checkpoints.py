@@ -35,7 +35,7 @@ WRITTEN_LAST = {"_CHECKPOINT_METADATA", "commit_success.txt"}
 class Checkpoints:
     """The checkpoints of one run, written while training continues.
 
-    Each lies in a folder of its own with the checksums of its files, and appears there whole or not at all. Damaged
+    Each has its own folder with the checksums of its files, and appears there whole or not at all. Damaged
     ones are reported, and moved to `unreadable_checkpoints` beside the folder, as the run opens it.
 
     Args:
@@ -88,7 +88,7 @@ class Checkpoints:
                 self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
     def wait(self) -> None:
-        """Wait until what was saved lies on the disk."""
+        """Wait until what was saved is on the disk."""
         with storage_errors(self._folder):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
@@ -101,7 +101,7 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that lie on the disk, oldest first."""
+        """The steps on the disk, oldest first."""
         return sorted(int(path.name) for path in self._folder.glob("*") if re.fullmatch("[0-9]+", path.name))
 
     def restore(self, like: Any) -> Any | None:
@@ -122,7 +122,7 @@ class Checkpoints:
                 try:
                     with ocp.StandardCheckpointer() as reader:
                         state = reader.restore(self._folder / str(step) / ITEM, abstract)
-                except Exception as error:  # Orbax raises whatever its storage layers raise.
+                except Exception as error:  # Orbax passes on any exception of its storage layers.
                     reason = first_line(error)
                 else:
                     if unreadable and not self._read_only:
@@ -178,7 +178,7 @@ class _Manager(ocp.CheckpointManager):
 
 
 def check_shapes(folder: Path, like: Any) -> None:
-    """Raise CheckpointError if a folder has checkpoints, and the newest is of another network than `like`."""
+    """Raise CheckpointError if a folder has checkpoints, and the newest belongs to another network than `like`."""
     steps = sorted(int(path.name) for path in folder.glob("*") if re.fullmatch("[0-9]+", path.name))
     if steps:
         _misfit(folder.absolute() / str(steps[-1]), like)
@@ -191,7 +191,7 @@ def _misfit(step: Path, like: Any) -> str | None:
     """
     try:
         saved = stored_shapes(step / ITEM)
-    except Exception as error:  # TensorStore raises whatever its storage layers raise.
+    except Exception as error:  # TensorStore passes on any exception of its storage layers.
         return first_line(error)
     wanted = shapes_of(like)
     names = {name for name in saved.keys() ^ wanted.keys() if name.startswith(("params.", "batch_stats."))}
@@ -199,7 +199,7 @@ def _misfit(step: Path, like: Any) -> str | None:
     if names:
         name = min(names, key=lambda name: (not name.startswith("params."), name))
         raise CheckpointError(
-            f"the checkpoint of step {step.name} in {step.parent} is of another network or other data "
+            f"the checkpoint of step {step.name} in {step.parent} belongs to another network or other data "
             f"({printable(name.replace('.', '/'))} is {saved.get(name, 'missing')} there and "
             f"{wanted.get(name, 'missing')} now; {len(names)} arrays differ): name the network and data with which the "
             "run was started, or choose another --workdir."
@@ -229,7 +229,7 @@ def read_variables(folder: str | Path, average: bool = False, most: int = 2**31)
         raise CheckpointError(f"the checkpoint {step} is damaged ({reason}): name another one by RUN/checkpoints/STEP.")
     try:
         variables = _variables(step / ITEM, average, most)
-    except Exception as error:  # Orbax raises whatever its storage layers raise.
+    except Exception as error:  # Orbax passes on any exception of its storage layers.
         raise CheckpointError(
             f"the checkpoint {step} cannot be read ({first_line(error)}): name another one by RUN/checkpoints/STEP."
         ) from error
@@ -239,7 +239,7 @@ def read_variables(folder: str | Path, average: bool = False, most: int = 2**31)
 
 
 def _variables(place: Path, average: bool, most: int) -> dict[str, Any] | None:
-    """Return the parameters, as they are evaluated, and the statistics of one checkpoint; None where there are none."""
+    """Return the parameters, as they are evaluated, and the statistics of one checkpoint; None if there is none."""
     if (claimed := elements(stored_shapes(place))) > most:
         raise ValueError(f"its arrays have {claimed:,} values, where {most:,} would be many for the network")
     with quiet(), ocp.PyTreeCheckpointer() as reader:

@@ -24,7 +24,7 @@ def keep_programs() -> None:
 
 
 def processor() -> str:
-    """Return a name for the kind of processor: its architecture, and what of it can be told apart."""
+    """Return a name for the kind of processor: its architecture and its features."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

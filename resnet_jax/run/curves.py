@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from resnet_jax.run.drawing import drawn
 from resnet_jax.run.files import write_atomically
 
-# Drawn in this order, so that the evaluations lie on top. The colours can be told apart by the colour-blind.
+# Drawn in this order, so that the evaluations are on top. The colours are distinguishable for colour-blind readers.
 _SPLITS = {"train": ("train", "#56758f"), "test": ("test", "#d55e00"), "test_ema": ("test, EMA", "#009e73")}
 _POINTS_TO_SMOOTH = 100
 _POINTS_WITH_MARKERS = 40

@@ -32,7 +32,7 @@ GRID = "#e4e4e4"
 
 
 def dress(axes: Axes, xlabel: str, ylabel: str) -> None:
-    """Gives a panel its labels and a grid that lies behind, and takes two sides of its frame away."""
+    """Give a panel its labels and a grid behind the data, and remove two sides of its frame."""
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.grid(color=GRID, linewidth=0.6)

@@ -1,4 +1,4 @@
-"""Whether two starts are of one run: what differs between their configs, and between their data."""
+"""Whether two starts belong to one run: the differences between their configs, and between their data."""
 
 import json
 from typing import Any
@@ -54,7 +54,7 @@ def flattened(config: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def covered(field: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a dotted field is one of `prefixes`, or lies in one."""
+    """Whether a dotted field is one of `prefixes`, or below one."""
     return any(field == prefix or field.startswith(f"{prefix}.") for prefix in prefixes)
 
 

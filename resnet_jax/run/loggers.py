@@ -1,7 +1,7 @@
 """Loggers: services and the user's own code that get the records of a run besides metrics.jsonl and TensorBoard.
 
 A logger is three methods: `start(config, workdir)`, `log(record)` and `finish()`. Each runs in a thread of its own
-behind a queue, on the host that writes: whatever it raises, and however long it blocks, the run neither ends nor waits.
+behind a queue, on the host that writes: an exception in it does not end the run, and the run does not wait for it.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """Worker processes that call a function on one item after the other, and give the results in the order of the items.
 
-Nothing of them has a name: a result lies in anonymous memory whose descriptor comes through a socket, so nothing is
+Nothing of them has a name: a result is in anonymous memory whose descriptor comes through a socket, so nothing is
 left in /dev/shm and no limit of /dev/shm applies, however a process ends. Workers ignore SIGINT and SIGTERM, which a
 terminal or a scheduler sends to the whole group, and end with their parent, however that ends.
 """
@@ -175,7 +175,7 @@ def answer(function: Callable[[Any], Any], item: Any) -> tuple[bool, Any]:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent has ended, in whatever it is at."""
+    """End this process when its parent has ended, whatever it is doing."""
     if parent := multiprocessing.parent_process():
         parent.join()
     os._exit(1)
@@ -203,7 +203,7 @@ def send(connection: Connection, sizes: list[int], file: IO) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """Return what was sent; its arrays lie in the memory that the sender has filled."""
+    """Return what was sent; its arrays are views of the memory that the sender filled."""
     sizes = connection.recv()
     descriptor = recv_handle(connection)
     try:

@@ -172,7 +172,7 @@ OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "sam": sam,
     "schedule_free": schedule_free,
 }
-DECAY_NAMES = ("weight_decay", "weight_decay_rate")  # by which rules call the decay and which parameters it is of
+DECAY_NAMES = ("weight_decay", "weight_decay_rate")  # names that rules use for the decay and its mask
 MASK_NAMES = ("mask", "weight_decay_mask")
 
 

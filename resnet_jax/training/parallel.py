@@ -18,7 +18,7 @@ from resnet_jax.errors import ConfigError
 
 Tree = Any
 
-# The batch lies over both axes. A BatchNorm group is a line along the second one.
+# The batch is sharded over both axes. A BatchNorm group is the devices along the second one.
 AXES = ("replica", "norm_group")
 REPLICATED = PartitionSpec()
 ROWS = PartitionSpec(None, AXES)  # (steps, batch, ...)

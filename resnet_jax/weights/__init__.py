@@ -43,7 +43,7 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path, prese
     Torch's `load_state_dict(strict=True)` takes the file: counters of batches, which play no part, it adds itself. A
     preset, with the names of the classes, is kept in the file's header.
 
-    Raises DataError if the file's name does not end with .safetensors, or if the variables are of another network.
+    Raises DataError if the file's name does not end with .safetensors, or if the variables belong to another network.
     """
     if Path(file).suffix != ".safetensors":
         raise DataError(f"weights are written as safetensors: end the name of {file} with .safetensors.")

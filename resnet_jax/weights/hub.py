@@ -1,4 +1,4 @@
-"""Weights by name: where their file lies on this machine, after a download where it is missing."""
+"""Weights by name: the path of their file on this machine, downloaded if it is missing."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def local_file(weights: str | Path) -> Path:
 
     They are named by a path, by a preset ("resnet50.IMAGENET1K_V2"), by the file name under which a preset's weights
     are published ("resnet50-11ad3fa6.pth"), or as "hf:OWNER/NAME" on the Hugging Face Hub, where "timm/NAME" may go
-    without the "hf:". What lies at the path comes first.
+    without the "hf:". A file at that path takes precedence.
 
     Raises DataError if there are no such weights, or if they cannot be downloaded.
     """
@@ -79,7 +79,7 @@ def hub_file(repository: str, download: bool) -> Path | None:
 
 
 def reachable(address: str) -> bool:
-    """Whether a server answers, whatever it says."""
+    """Whether a server answers at all."""
     try:
         requests.head(address, timeout=10)
     except requests.RequestException:

@@ -58,7 +58,7 @@ def test_a_throughput_is_read_of_a_record_of_steps_or_of_a_run(steps, tmp_path, 
         ),
         (
             ["--config=configs/cifar10.py", "--from=results/digits/seed0/summary.json"],
-            "config is of cifar_resnet20",
+            "config has cifar_resnet20",
         ),
         (["--config=configs/cifar10.py", "--from=results/digits/seed0/config.json"], "has no throughput of training"),
     ],

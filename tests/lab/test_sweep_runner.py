@@ -97,7 +97,7 @@ def test_a_list_makes_no_run(started, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("workdir", "mode", "said"),
-    [(None, "train", "no folder is given for the sweep"), ("x", "eval", "--mode=eval is of")],
+    [(None, "train", "no folder is given for the sweep"), ("x", "eval", "--mode=eval needs one run of this sweep")],
 )
 def test_wrong_use_is_told(started, workdir, mode, said):
     with pytest.raises(ConfigError, match=said):
@@ -118,4 +118,4 @@ def test_a_sweep_is_trained_by_the_command_and_refuses_another_config(tmp_path, 
     assert command.main([*arguments, "--config.base.training.steps=5"]) == 2
     assert "another config (training.steps is 4 there and 5 now)" in capsys.readouterr().err
     assert command.main(["main.py", "--config=configs/digits.py", f"--workdir={folder}", "--variant=1"]) == 2
-    assert "--variant and --mode=list are of sweeps" in capsys.readouterr().err
+    assert "--variant and --mode=list need a sweep" in capsys.readouterr().err

@@ -455,7 +455,7 @@ def test_feature_info_knows_an_overridden_expansion(expansion):
         (dict(activation_order="postactivation"), r"activation_order is 'postactivation': use one of original, bn_aft"),
         (dict(shortcut_gate="open"), r"shortcut_gate is 'open': use one of empty, constant, exclusive, .*dropout\."),
         (dict(shortcut_gate="constant", shortcut="none"), "shortcut none has none: use shortcut A, B or C"),
-        (dict(shortcut_gate="constant", gate_bias=-6.0), "gate_bias is of gates with parameters"),
+        (dict(shortcut_gate="constant", gate_bias=-6.0), "gate_bias needs gates with parameters"),
         (dict(shortcut="A", stage_widths=(16, 8)), "shortcut A can only add channels"),
         (dict(shortcut="A_both", stage_widths=(16, 8)), "shortcut A can only add channels"),
         (dict(stochastic_depth=1.0), r"stochastic_depth is 1\.0: use a probability below 1"),

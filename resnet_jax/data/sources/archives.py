@@ -25,7 +25,7 @@ Place = tuple[str, int, int]  # a member's name, and where its bytes are: offset
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Members:
-    """A split of encoded images that lie one after the other in an archive, read when asked for."""
+    """A split of encoded images, which are stored one after the other in an archive and read on demand."""
 
     archive: pathlib.Path
     names: np.ndarray  # bytes: a million Python strings would be copied page by page into each worker process

@@ -16,7 +16,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 VALIDATION_FOLDERS = ("val", "valid", "validation")
 LAYOUT = "train/ and val/ (or valid/, validation/, test/), each with a folder for each class"
 
-Identity = tuple[int, int]  # of a folder, whatever links lead to it: its device and inode
+Identity = tuple[int, int]  # a folder's device and inode, the same through any link
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ def gradient_function(
       model: the network, with its running statistics.
       variables: of it.
       image: any one of the shape of the inputs.
-      at: "image", or the name of a block, whose input is meant: the deeper it lies, the fewer layers the gradient has
+      at: "image", or the name of a block, whose input is meant: the deeper the block, the fewer layers the gradient has
         passed.
 
     Raises ConfigError where there is no such block.

@@ -29,7 +29,7 @@ class Deleted(NamedTuple):
 def deletable(model: nn.Module, variables: Variables, images: Images) -> list[SeenBlock]:
     """Return the blocks that can be deleted: those with a shortcut, and of plain ones those that keep their shape.
 
-    Raises ConfigError if there are none.
+    Raises ConfigError if the network has no such blocks.
     """
     found = [block for block in blocks(model, variables, images[:1]) if block.residual or block.keeps_shape]
     if not found:

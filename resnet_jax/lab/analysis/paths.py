@@ -24,7 +24,7 @@ class PathGradients(NamedTuple):
     """Gradients by path length, 0 to n.
 
     Attributes:
-      paths: how many there are of each length: binomial(n, k), as floats.
+      paths: the number of paths of each length, binomial(n, k), as floats.
       magnitude: mean over paths of the norm of the gradient by the images, of which the mean over examples is taken.
       share: of all gradient: paths times magnitude, which sums to 1.
     """

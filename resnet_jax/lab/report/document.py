@@ -46,7 +46,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of texts under a header; the columns whose names begin with "#" are of numbers, and stand to the right."""
+    """Rows of texts under a header; columns whose names begin with "#" hold numbers and are aligned right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -71,7 +71,7 @@ Part = Heading | Text | Table | Figure
 
 
 def plain(part: Part) -> Part:
-    """Return a part whose texts are printable, whatever the files say that they come from."""
+    """Return a part whose texts are printable, whatever characters the files contained."""
     match part:
         case Heading(text, level):
             return Heading(printable(text), level)

@@ -43,7 +43,7 @@ def draw_prediction(
     share = heat / heat.max() if heat.max() > 0 else heat
     share = np.asarray(Image.fromarray(share.astype(np.float32)).resize((FINE, FINE), Image.Resampling.BICUBIC))
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    place.imshow(grey, cmap="gray", vmin=-160, vmax=255)  # lighter, so that what lies on it can be seen
+    place.imshow(grey, cmap="gray", vmin=-160, vmax=255)  # lighter, so that the overlay can be seen
     # The colours rise in brightness, and the lines say the same without colour.
     shown = place.imshow(share, cmap="viridis", vmin=0, vmax=1, alpha=0.45, extent=extent)
     if heat.max() > 0:

@@ -10,7 +10,7 @@ class Published(NamedTuple):
 
     Attributes:
       name: of a network.
-      variant: the fields in which the network of the result differs, as "shortcut=C"; empty where there are none.
+      variant: the fields in which the network of the result differs, such as "shortcut=C"; empty if none.
       dataset: "imagenet", "cifar10" or "cifar100".
       top1: accuracy on its validation or test images, a fraction.
       spread: standard deviation over runs, a fraction; None where none was published.

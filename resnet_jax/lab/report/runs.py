@@ -20,7 +20,7 @@ from resnet_jax.run.metrics import MOST_OF_METRICS, own_metrics, read_metrics
 ANALYSIS = "analysis"  # the folder of the measurements on a run, inside of it
 MOST_OWN_METRICS = 10  # of a run, in a table
 MOST_SERIES = 20  # of a sweep: a figure has a row of panels for each
-IMAGENET_EXAMPLES = 50_000  # of its validation set, by which it is known whatever its folder is called
+IMAGENET_EXAMPLES = 50_000  # in its validation set, which identifies it whatever its folder is called
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +147,12 @@ def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
 
     Raises UserError: the description of the sweep is damaged.
     """
-    told = read_json(folder / SWEEP_FILE)
+    record = read_json(folder / SWEEP_FILE)
     try:
-        texts = {name: str(told[name]) for name in ("title", "question", "source", "finding", "axis")}
+        texts = {name: str(record[name]) for name in ("title", "question", "source", "finding", "axis")}
         variants = [
             (str(each["label"]), str(each["series"]), each["x"], str(each["published"]), dict(each["fields"]))
-            for each in told["variants"]
+            for each in record["variants"]
         ]
         assert all(x is None or _is_number(x) for _, _, x, _, _ in variants)
         assert all(re.fullmatch(LABEL, label) for label, *_ in variants)
@@ -175,7 +175,7 @@ class Found(NamedTuple):
 
     Attributes:
       studies: the sweeps.
-      runs: the runs that are of no sweep.
+      runs: the runs that belong to no sweep.
       measurements: the records of `analyze` by their files.
     """
 
