@@ -154,7 +154,7 @@ def test_a_run_that_was_asked_to_stop_ends_with_the_bits_of_one_that_was_not(tmp
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="this machine has no GPU")
-def test_a_run_repeats_to_the_bit_on_a_gpu_where_xla_is_told_to(tmp_path):
+def test_a_run_repeats_to_the_bit_on_a_gpu_with_deterministic_operations(tmp_path):
     for workdir in (tmp_path / "one", tmp_path / "two"):
         process = start(workdir, platform="cuda", flags="--xla_gpu_deterministic_ops=true")
         output = process.communicate()[0]

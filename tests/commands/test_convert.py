@@ -57,7 +57,7 @@ def test_a_file_that_is_there_is_replaced_only_where_that_is_asked_for(saved, tm
         (["FILE", "gone/out.safetensors", *TINY], "cannot be written"),
     ],
 )
-def test_what_cannot_be_converted_is_told(saved, tmp_path, monkeypatch, arguments, sentence, capsys):
+def test_what_cannot_be_converted_is_refused(saved, tmp_path, monkeypatch, arguments, sentence, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["convert", *(str(saved[2]) if word == "FILE" else word for word in arguments)]) == 2
     error = capsys.readouterr().err

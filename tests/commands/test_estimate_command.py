@@ -13,7 +13,7 @@ def in_the_folder_of_the_project(monkeypatch):
     monkeypatch.chdir(FOLDER)
 
 
-def test_the_time_and_cost_of_a_recipe_are_told_with_what_they_rest_on(capsys):
+def test_the_time_and_cost_of_a_recipe_are_shown_with_their_assumptions(capsys):
     arguments = ["--config=configs/resnet50.py:ffcv_16", "--images-per-second=2470", "--devices=8", "--price=3.5"]
     assert main(["estimate", *arguments, "--input-images-per-second=5000"]) == 0
     shown = capsys.readouterr().out
@@ -63,7 +63,7 @@ def test_a_throughput_is_read_of_a_record_of_steps_or_of_a_run(steps, tmp_path, 
         (["--config=configs/cifar10.py", "--from=results/digits/seed0/config.json"], "has no throughput of training"),
     ],
 )
-def test_what_gives_no_estimate_is_told_in_a_sentence(arguments, message, capsys):
+def test_what_gives_no_estimate_is_reported_in_a_sentence(arguments, message, capsys):
     assert main(["estimate", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1

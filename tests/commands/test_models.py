@@ -32,7 +32,7 @@ def test_models_are_sorted_as_people_do_and_shown_as_a_table(capsys):
     assert "269,722" in capsys.readouterr().out
 
 
-def test_a_pattern_that_matches_nothing_is_told(capsys):
+def test_a_pattern_that_matches_nothing_is_refused(capsys):
     assert main(["models", "vgg*"]) == 2
     assert "no network matches 'vgg*'" in capsys.readouterr().err
 

@@ -154,7 +154,7 @@ def hostile():
         ("evil.pth", lambda data: hostile(), "builtins.print"),
     ],
 )
-def test_bad_weights_files_are_told_in_a_sentence(weights, photo, tmp_path, name, content, sentence, capsys):
+def test_bad_weights_files_are_refused_in_a_sentence(weights, photo, tmp_path, name, content, sentence, capsys):
     with open(weights, "rb") as file:
         (tmp_path / name).write_bytes(content(file.read()))
     assert main(["predict", photo, f"--weights={tmp_path / name}", *TINY]) == 2
@@ -184,7 +184,7 @@ def test_non_finite_probabilities_are_not_shown(weights, photo, tmp_path, capsys
         (["gone.png", "--weights=WEIGHTS", *TINY], "there is no image or folder gone.png"),
     ],
 )
-def test_what_cannot_be_predicted_is_told_in_a_sentence(weights, photo, tmp_path, arguments, sentence, capsys):
+def test_what_cannot_be_predicted_is_reported_in_a_sentence(weights, photo, tmp_path, arguments, sentence, capsys):
     (tmp_path / "empty").mkdir()
     words = [word.replace("WEIGHTS", weights).replace("EMPTY", str(tmp_path / "empty")) for word in arguments]
     assert main(["predict", photo, *words]) == 2
@@ -202,7 +202,7 @@ def test_without_weights_those_of_the_network_are_downloaded(photo, tmp_path, mo
     assert "resnet50-0676ba61.pth could not be downloaded" in capsys.readouterr().err
 
 
-def test_a_run_without_a_checkpoint_is_told(digits_run, photo, tmp_path, capsys):
+def test_a_run_without_a_checkpoint_is_refused(digits_run, photo, tmp_path, capsys):
     run, _ = digits_run
     (tmp_path / "preset.json").write_bytes((run / "preset.json").read_bytes())
     (tmp_path / "checkpoints").mkdir()

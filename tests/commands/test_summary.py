@@ -48,6 +48,6 @@ def test_fields_and_sizes_can_be_set(capsys):
         (["densenet121", "--image-size=8"], "the images are too small"),
     ],
 )
-def test_what_cannot_be_summarized_is_told(arguments, sentence, capsys):
+def test_what_cannot_be_summarized_is_refused(arguments, sentence, capsys):
     assert main(["summary", *arguments]) == 2
     assert sentence in capsys.readouterr().err

@@ -189,7 +189,7 @@ def test_every_one_of_a_thousand_damaged_files_is_decoded_or_described():
     assert len(files) == 1000 and 400 < refused < 1000
 
 
-def test_a_bomb_is_told_by_its_header():
+def test_a_bomb_is_recognized_by_its_header():
     bombs = {
         name: content for name, content in damaged().items() if "65500" in name or "60000" in name or "9460" in name
     }

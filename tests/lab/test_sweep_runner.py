@@ -99,7 +99,7 @@ def test_a_list_makes_no_run(started, tmp_path, capsys):
     ("workdir", "mode", "said"),
     [(None, "train", "no folder is given for the sweep"), ("x", "eval", "--mode=eval needs one run of this sweep")],
 )
-def test_wrong_use_is_told(started, workdir, mode, said):
+def test_wrong_use_is_refused(started, workdir, mode, said):
     with pytest.raises(ConfigError, match=said):
         run_sweep(config(), workdir, mode, None)
 

@@ -131,7 +131,7 @@ def test_a_reader_moves_nothing(opened, tmp_path):
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_where_no_checkpoint_can_be_read_the_user_is_told_what_to_do(opened, tmp_path, read_only):
+def test_where_no_checkpoint_can_be_read_the_user_reads_what_to_do(opened, tmp_path, read_only):
     fill(opened(), [0.1, 0.2])
     for step in ("1", "2"):
         flip(tmp_path / "checkpoints" / step / "SHA256SUMS")
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_another_network_is_not_taken(opened):
         checkpoints.restore({"step": jnp.asarray(0), "w": jnp.zeros((7,))})
 
 
-def test_a_write_that_the_system_cuts_is_told_in_a_sentence_and_leaves_the_older_checkpoint(opened, tmp_path):
+def test_a_write_that_the_system_cuts_is_reported_in_a_sentence_and_leaves_the_older_checkpoint(opened, tmp_path):
     checkpoints = fill(opened(), [0.1])
     big = {"step": jnp.asarray(2), "w": jnp.asarray(np.random.default_rng(0).normal(size=200_000), jnp.float32)}
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -127,7 +127,7 @@ def test_a_request_to_end_at_one_host_ends_all_and_the_run_goes_on_with_fewer(on
         (["coordinator=auto"], "the hosts can not be joined"),
     ],
 )
-def test_hosts_that_can_not_be_joined_are_told_of_in_one_sentence(fields, said, tmp_path, capsys, monkeypatch):
+def test_hosts_that_can_not_be_joined_are_reported_in_one_sentence(fields, said, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     arguments = [f"--config.parallel.{field}" for field in fields]
     assert command.main(["main.py", *RUN, f"--workdir={tmp_path / 'run'}", *arguments]) == 2

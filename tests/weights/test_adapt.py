@@ -235,7 +235,7 @@ def test_adaptation_is_advised_only_where_it_makes_the_weights_fit(saved, tmp_pa
 
 
 @pytest.mark.parametrize("prefix", ["backbone.", "encoder_q.0."])
-def test_arrays_under_a_prefix_are_told_by_it_and_not_as_another_network(saved, tmp_path, prefix):
+def test_arrays_under_a_prefix_are_refused_for_it_and_not_as_another_network(saved, tmp_path, prefix):
     _, model, _, file = saved
     arrays = {prefix + name: array for name, array in safetensors.numpy.load_file(file).items()}
     safetensors.numpy.save_file(arrays | {"queue": np.zeros(3, np.float32)}, tmp_path / "prefixed.safetensors")

@@ -428,7 +428,7 @@ def test_flipped_bits_give_arrays_or_a_refusal_and_nothing_else(read, kind):
         (b"PK\x03\x04 and no more", "is damaged or cut short"),
     ],
 )
-def test_what_is_no_weights_file_is_told_what_it_is(refusal, content, sentence):
+def test_what_is_no_weights_file_is_named_for_what_it_is(refusal, content, sentence):
     assert sentence in refusal(content)
 
 

@@ -63,7 +63,7 @@ def test_a_file_in_the_cache_is_checked_too(tmp_path):
         from_address(f"https://example.org/{NAME}", tmp_path)
 
 
-def test_a_file_that_cannot_be_downloaded_is_told_with_its_address(server, tmp_path):
+def test_a_file_that_cannot_be_downloaded_is_reported_with_its_address(server, tmp_path):
     with pytest.raises(
         DataError, match=rf"{NAME} could not be downloaded from http://.* \(HTTPError\): get it elsewhere"
     ):
@@ -100,12 +100,12 @@ def test_weights_in_the_hubs_cache_are_found_without_a_connection(offline, name,
     assert local_file(name).read_bytes() == CONTENT
 
 
-def test_without_a_connection_the_hubs_other_weights_are_told_in_one_sentence(offline):
+def test_without_a_connection_the_hubs_other_weights_are_reported_in_one_sentence(offline):
     with pytest.raises(DataError, match=r"^timm/resnet18\.mine is not in the cache of huggingface_hub, .* be reached"):
         local_file("hf:timm/resnet18.mine")
 
 
-def test_a_hub_that_does_not_answer_is_told_at_once(offline, server, monkeypatch):
+def test_a_hub_that_does_not_answer_is_reported_at_once(offline, server, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert hub.reachable(server[0])
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard service, which nobody runs
@@ -114,7 +114,7 @@ def test_a_hub_that_does_not_answer_is_told_at_once(offline, server, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["hf:not a name", "hf:a/b/c", "hf:"])
-def test_a_name_that_the_hub_cannot_have_is_told_in_one_sentence(offline, name):
+def test_a_name_that_the_hub_cannot_have_is_refused_in_one_sentence(offline, name):
     with pytest.raises(DataError, match=r"cannot be had from the Hugging Face Hub .*: check the name\.$") as caught:
         local_file(name)
     assert "\n" not in str(caught.value)

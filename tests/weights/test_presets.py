@@ -82,7 +82,7 @@ def test_the_default_of_a_network_is_its_first_weights_of_torchvision_or_timms_o
         default("plain18")
 
 
-def test_an_unknown_preset_is_told_with_the_nearest():
+def test_an_unknown_preset_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"'resnet50.a1_ink', did you mean 'resnet50.a1_in1k'\?"):
         named("resnet50.a1_ink")
 
@@ -109,7 +109,7 @@ def test_the_preset_of_a_run_comes_back_with_names_for_imagenets_classes(tmp_pat
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"classes": [], "mean": [], "std": [], "overrides": {}}'])
-def test_a_damaged_preset_of_a_run_is_told(tmp_path, content):
+def test_a_damaged_preset_of_a_run_is_refused(tmp_path, content):
     (tmp_path / "preset.json").write_text(content)
     with pytest.raises(DataError, match=r"preset\.json is damaged"):
         of_weights(tmp_path)

@@ -88,7 +88,7 @@ def test_whether_a_difference_is_within_the_published_spread(tmp_path):
         assert tables(text)["a"][7] == said
 
 
-def test_runs_of_other_configs_and_damaged_ones_are_left_out_and_told(sweep, capsys):
+def test_runs_of_other_configs_and_damaged_ones_are_left_out_and_reported(sweep, capsys):
     write_run(sweep / "plain-20" / "seed3", 0.1, seed=3, batch_size=64)
     (sweep / "residual-20" / "seed0" / "metrics.jsonl").write_text("{\n{}\n")
     (sweep / "residual-20" / "seed1" / "summary.json").write_text("[")
@@ -205,7 +205,7 @@ def test_the_published_tables_are_printed_with_sources(capsys):
         ([".", "--out=page.pdf"], "name a file that ends with .html"),
     ],
 )
-def test_wrong_use_is_told_in_a_sentence(arguments, said, tmp_path, monkeypatch, capsys):
+def test_wrong_use_is_refused_in_a_sentence(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if arguments == ["bad"]:
         pathlib.Path("bad").mkdir()
