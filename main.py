@@ -16,6 +16,7 @@ if __name__ == "__main__":
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from resnet_jax import __version__
 from resnet_jax.config.files import check_names, own_code, read_config, run_config
 from resnet_jax.config.reference import help_text
 from resnet_jax.errors import ConfigError, Diverged, UserError
@@ -109,6 +110,9 @@ def start(values: flags.FlagValues) -> int:
 def main(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
+        if "--version" in arguments[1:]:
+            print(f"resnet_jax {__version__}")
+            return 0
         word = help_word(arguments)
         if word is not None:
             print(help_text(word) if word else f"{__doc__}\n{USAGE}\n{HELP}\n\n{help_text()}")

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from resnet_jax import __version__
 from resnet_jax.errors import UserError
 from resnet_jax.lookup import own_modules
 from resnet_jax.run import interrupts
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m resnet_jax", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"resnet_jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, purpose in VERBS.items():
         described = verbs.add_parser(verb, help=purpose, description=purpose)

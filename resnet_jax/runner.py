@@ -1,4 +1,4 @@
-"""A run, from its config and its folder: what `main.py` starts."""
+"""A run, from its config and its folder: what `main.py` and `resnet_jax.train` start."""
 
 import contextlib
 import json
@@ -33,6 +33,27 @@ from resnet_jax.training.trainer import Trainer
 from resnet_jax.weights.presets import RUN_FILE
 
 
+def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Train the run of a config in a folder, from its newest checkpoint if there is one; return its summary.
+
+    Args:
+      config: such as `default_config()`, or what `get_config()` of a file in `configs/` returns.
+      workdir: the folder of the run, which must not hold a run of another config or other data.
+
+    Raises: as `run`.
+    """
+    return run(config, workdir, "train")
+
+
+def evaluate(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Evaluate the newest checkpoint of a run, or the weights that `training.init_from` names; return the summary.
+
+    It has `top1` and `top5` as fractions, `loss`, `eval_examples`, `steps`, `params`, `wall_seconds` and the metrics of
+    `evaluation.metrics`, and is also written to `evaluation.json`. Raises: as `run`.
+    """
+    return run(config, workdir, "eval")
+
+
 def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
     """Train, evaluate or replay ("train", "eval" or "replay"); return the summary, which is also written and shown.
 
@@ -53,11 +74,11 @@ def run(config: ConfigDict, workdir: str | None, mode: str) -> dict[str, Any]:
         if jax.process_index() == 0:
             print(*trainer.data, sep="\n", flush=True)
         with contextlib.closing(trainer), contextlib.closing(record), Interrupts() as interrupts:
-            start = {"train": train, "eval": evaluate, "replay": replay_step}[mode]
+            start = {"train": _train, "eval": _evaluate, "replay": _replay}[mode]
             return start(settings, trainer, record, interrupts)
 
 
-def train(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+def _train(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Train from the newest checkpoint, or from the start, to the end."""
     loggers = Loggers(create_loggers(config.logging.loggers) if record.writes else {})
     state = trainer.initial_state()
@@ -114,7 +135,7 @@ def draw(record: RunDirectory, title: str) -> None:
             draw_curves(read_metrics(record.metrics), record.curves, title)
 
 
-def evaluate(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+def _evaluate(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Evaluate the weights file `training.init_from` if it is set, else the newest checkpoint of the run.
 
     Writes `evaluation.json` to the run's folder.
@@ -144,7 +165,7 @@ def evaluate(config: Config, trainer: Trainer, record: RunDirectory, interrupts:
     return summary
 
 
-def replay_step(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
+def _replay(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
     """Take the step at which the run diverged once more, from the newest checkpoint or the start.
 
     Writes what it began with to `diverged.npz` and what came out to `replay.json`, both in the run's folder.
