@@ -1,4 +1,4 @@
-# make setup | train | test | test-fast | lint | clean. The first use makes .venv and installs; JAX=cuda12, cuda13, tpu or cpu overrides what
+# make setup | train | test | test-fast | lint | docs | clean. The first use makes .venv and installs; JAX=cuda12, cuda13, tpu or cpu overrides what
 # is found on the machine. HASHES=1 installs what the tests ran with, for Python 3.11 on a CPU, each file checked by its hash.
 # make test-lowest | test-newest test with the lowest and the newest versions that requirements.txt allows (where another library's
 # warning is no error), make lock writes
@@ -12,7 +12,7 @@ JAX ?= $(shell if command -v nvidia-smi >/dev/null 2>&1; then echo cuda12; \
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 CPU_ONLY := $(if $(filter cpu,$(JAX)),JAX_PLATFORMS=cpu)
 
-.PHONY: setup train test test-fast lint clean test-lowest test-newest lock audit
+.PHONY: setup train test test-fast lint docs clean test-lowest test-newest lock audit
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/installed
@@ -29,6 +29,9 @@ test-fast: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu $(BIN)/python -m mkdocs build --strict
 
 test-lowest test-newest: test-%:
 	$(PYTHON) -m venv build/$*
@@ -65,4 +68,8 @@ $(VENV)/installed: $(VENV)/bin/python requirements.txt requirements.lock pyproje
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed requirements-docs.txt
+	$(PIP) -r requirements-docs.txt
 	@touch $@

@@ -11,19 +11,19 @@ from resnet_jax.errors import UserError
 from resnet_jax.lookup import own_modules
 from resnet_jax.run import interrupts
 
-# Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is asked for.
+# Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is called.
 VERBS = {
-    "models": "the registered networks, their costs and published accuracies",
-    "pack": "a folder of images, ImageNet's archives or a TFDS data set to shards that are read fast",
-    "verify": "whether packed data is still what was packed, by its checksums",
-    "summary": "the layers of a network: shapes, parameters, multiply-adds, receptive fields",
-    "convert": "weights of any kind that is read, to safetensors",
-    "predict": "the classes of images, as a table, as JSON or as pictures",
-    "fields": "the fields of a config: type, default, meaning and allowed values",
-    "recipes": "the published recipes, each beside what its source says",
-    "estimate": "how long a recipe takes on given hardware, and what that costs",
-    "analyze": "a measurement on runs or weights: deletion of blocks, gradients, loss surface, feature maps, ...",
-    "report": "tables and figures from run directories, with what was published beside them",
+    "models": "List the networks with their costs and published accuracies.",
+    "pack": "Pack a folder of images, ImageNet's archives or a TFDS dataset into shards that are fast to read.",
+    "verify": "Check packed data against its checksums.",
+    "summary": "Show the layers of a network: shapes, parameters, multiply-adds, receptive fields.",
+    "convert": "Convert weights of any format that can be read to safetensors.",
+    "predict": "Classify images, as a table, as JSON or as pictures.",
+    "fields": "List the fields of a config: type, default, meaning and allowed values.",
+    "recipes": "List the published recipes, or compare one with its source field by field.",
+    "estimate": "Estimate the time and the cost of a recipe on given hardware.",
+    "analyze": "Measure networks: error without a block, gradients, loss surface, feature maps, ...",
+    "report": "Make tables and figures from run directories, beside published results.",
 }
 
 

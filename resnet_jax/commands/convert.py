@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("source", help="a weights file, a preset, hf:OWNER/NAME, or the folder of a run")
     parser.add_argument("target", help="a file that ends with .safetensors")
-    parser.add_argument("--model", help="the network's name, where the weights are not known by name")
-    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    parser.add_argument("--model", help="name of the network, if the weights do not say it")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file")
     add_weights_arguments(parser)
 
 

@@ -26,17 +26,24 @@ ARRAY_SIZES = {"cifar10": 32, "cifar100": 32, "fashion_mnist": 28, "digits": 8}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("--config", required=True, metavar="FILE:NAME", help="such as configs/resnet50.py:rsb_a2")
-    rate = parser.add_mutually_exclusive_group(required=True)
-    rate.add_argument("--images-per-second", type=float, help="that one device trains on")
-    rate.add_argument(
-        "--from", dest="record", metavar="FILE", help="a record of results/step/, or a run's summary.json, for the same"
+    parser.add_argument(
+        "--config", required=True, metavar="FILE:NAME", help="config file, such as configs/resnet50.py:rsb_a2"
     )
-    parser.add_argument("--size-of-measurement", type=int, help="pixels a side of the images measured; 224, or FILE's")
+    rate = parser.add_mutually_exclusive_group(required=True)
+    rate.add_argument("--images-per-second", type=float, help="training speed of one device")
+    rate.add_argument(
+        "--from",
+        dest="record",
+        metavar="FILE",
+        help="take the speed from a record of results/step/ or a run's summary.json",
+    )
+    parser.add_argument(
+        "--size-of-measurement", type=int, help="image size of the measurement in pixels; default: 224, or FILE's"
+    )
     parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--price", type=float, help="of a device for an hour, in any currency")
-    parser.add_argument("--input-images-per-second", type=float, help="that all hosts together can read")
-    parser.add_argument("--examples", type=int, nargs=2, metavar=("TRAIN", "TEST"), help="images of the data set")
+    parser.add_argument("--price", type=float, help="price of one device for one hour, in any currency")
+    parser.add_argument("--input-images-per-second", type=float, help="images that all hosts together read per second")
+    parser.add_argument("--examples", type=int, nargs=2, metavar=("TRAIN", "TEST"), help="number of images")
 
 
 def run(values: argparse.Namespace) -> None:

@@ -64,20 +64,20 @@ def add_subject_arguments(parser: argparse.ArgumentParser, examples: int | None)
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", help="a run's folder, a weights file, a preset, hf:OWNER/NAME"
     )
-    parser.add_argument("--model", help="the network's name, where the weights are not known by name")
-    parser.add_argument("--preset", help="whose image size and colours to use; default: the weights'")
-    parser.add_argument("--data.source", dest="source", metavar="SOURCE", help="default: the data of the weights")
+    parser.add_argument("--model", help="name of the network, if the weights do not say it")
+    parser.add_argument("--preset", help="preset whose preprocessing to use; default: that of the weights")
     parser.add_argument(
-        "--data.path", dest="path", metavar="DIR", help="where the data are; default: as the run had it"
+        "--data.source", dest="source", metavar="SOURCE", help="data source; default: that of the weights"
     )
+    parser.add_argument("--data.path", dest="path", metavar="DIR", help="folder of the data; default: that of the run")
     if examples is not None:
         parser.add_argument(
             "--examples",
             type=int,
             metavar="N",
-            help=f"of the evaluation data, drawn by the seed; default: {examples}, or all where there are fewer",
+            help=f"number of random evaluation examples; default: {examples}, or all if there are fewer",
         )
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
     add_weights_arguments(parser)
 
 

@@ -14,7 +14,7 @@ from resnet_jax.weights.presets import Preset
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `--average` and `--set`."""
-    parser.add_argument("--average", action="store_true", help="take a run's moving averages")
+    parser.add_argument("--average", action="store_true", help="use the moving averages of a run")
     add_fields_argument(parser)
 
 

@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder with train/ and val/, each with a folder for each class; a folder with ImageNet's official "
         "archives; or tfds:NAME, prepared as array_record",
     )
-    parser.add_argument("folder", metavar="DST", type=pathlib.Path, help="where the shards and the index go")
+    parser.add_argument("folder", metavar="DST", type=pathlib.Path, help="folder for the shards and the index")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--resize", type=int, metavar="N", help="shrink the short side to N pixels and re-encode")
-    form.add_argument("--raw", type=int, metavar="N", help="keep the pixels of the central N x N, and no JPEG")
-    parser.add_argument("--quality", type=int, default=90, help="of re-encoded JPEGs (90)")
-    parser.add_argument("--shard-examples", type=int, default=4096, metavar="N", help="examples of a shard (4096)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (one a core)")
+    form.add_argument("--raw", type=int, metavar="N", help="store the pixels of the central N x N instead of JPEGs")
+    parser.add_argument("--quality", type=int, default=90, help="quality of re-encoded JPEGs (90)")
+    parser.add_argument("--shard-examples", type=int, default=4096, metavar="N", help="examples in each shard (4096)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of processes (one per core)")
     parser.add_argument("--data-dir", help="TFDS's data folder, if it is not its default")
 
 

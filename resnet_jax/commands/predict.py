@@ -52,13 +52,11 @@ class Prediction(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("images", nargs="+", help="image files, and folders whose images are taken, however deep")
-    parser.add_argument("--model", help="the network's name; not needed where the weights are known by name")
-    parser.add_argument("--weights", help="a file, a preset, hf:OWNER/NAME, or a run's folder; default: the network's")
-    parser.add_argument(
-        "--preset", help="whose resize, crop and colours to use; default: the weights', or the network's"
-    )
-    parser.add_argument("--top", type=int, default=5, help="classes of an image that are shown")
+    parser.add_argument("images", nargs="+", help="image files and folders, which are searched recursively")
+    parser.add_argument("--model", help="name of the network, if the weights do not say it")
+    parser.add_argument("--weights", help="file, preset, hf:OWNER/NAME or run; default: those of the network")
+    parser.add_argument("--preset", help="preset whose preprocessing to use; default: that of the weights or network")
+    parser.add_argument("--top", type=int, default=5, help="number of classes to show for an image (5)")
     parser.add_argument("--pictures", metavar="DIR", help="draw each image there, with its classes and Grad-CAM")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     add_weights_arguments(parser)

@@ -51,7 +51,7 @@ HEADER = ("recipe", "config", "epochs", "batch", "optimizer", "pixels", "publish
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("name", nargs="?", help="of a recipe; without one, all are listed")
+    parser.add_argument("name", nargs="?", help="name of a recipe; default: list all")
     parser.add_argument("--format", choices=("table", "markdown"), default="table")
 
 

@@ -18,9 +18,9 @@ HEADER = ("layer", "output", "parameters", "multiply-adds", "receptive field")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("name", help="of a network, as `models` lists them")
-    parser.add_argument("--image-size", type=int, help="pixels a side; 32 for CIFAR's networks, else 224")
-    parser.add_argument("--channels", type=int, default=3, help="of the image")
+    parser.add_argument("name", help="name of a network, such as `models` lists")
+    parser.add_argument("--image-size", type=int, help="image size in pixels; default: 32 for CIFAR networks, else 224")
+    parser.add_argument("--channels", type=int, default=3, help="channels of the image (3)")
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
     add_fields_argument(parser)
 

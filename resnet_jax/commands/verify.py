@@ -10,7 +10,7 @@ from resnet_jax.data.sources.records import verify
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
-    parser.add_argument("folder", metavar="FOLDER", type=pathlib.Path, help="what `pack` wrote")
+    parser.add_argument("folder", metavar="FOLDER", type=pathlib.Path, help="a folder that `pack` wrote")
 
 
 def run(values: argparse.Namespace) -> None:
