@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         if verb in arguments[:1]:
             command = importlib.import_module(f"resnet_jax.commands.{verb}")
             command.add_arguments(described)
+            described.set_defaults(run=command.run)
     values = parser.parse_args(arguments)
     try:
         from resnet_jax.run.compilation import (
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         keep_programs()
         with own_modules():
-            command.run(values)
+            values.run(values)
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

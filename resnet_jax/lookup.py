@@ -122,7 +122,7 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return function.function if isinstance(function, Own) else function
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """Return an exception as "ValueError: text (file, line n)", where the line is the last outside of libraries."""
     if isinstance(error, SyntaxError):
         place = (error.filename, error.lineno)

@@ -5,6 +5,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -185,9 +186,11 @@ def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:
     known = of_weights(run_folder(source) or source) if source else None
     if known is None or known.network != config.model.name:
         return config
-    streamed = not isinstance(dataset.train, Arrays)
-    expected = {f"model.overrides.{name}": value for name, value in known.overrides.items() if name != "num_classes"}
-    if len(known.mean) == (3 if streamed else dataset.train.images.shape[-1]):
+    arrays = dataset.train.images.shape if isinstance(dataset.train, Arrays) else None
+    expected: dict[str, Any] = {
+        f"model.overrides.{name}": value for name, value in known.overrides.items() if name != "num_classes"
+    }
+    if len(known.mean) == (arrays[-1] if arrays else 3):
         expected |= {"data.mean": known.mean, "data.std": known.std}
     if begun is not None:
         expected = {name: value for name, value in flattened(begun).items() if name in expected}
@@ -201,14 +204,14 @@ def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:
             said.append(f"{name}={value} is taken")
         elif present[name] != value:
             said.append(f"{name} is {present[name]} here and {value} there")
-    if streamed:
+    if arrays is None:
         there = {"interpolation": known.interpolation, "image_size": known.size, "resize": known.resize}
         said += [
             f"data.{name} is {present[f'data.{name}']} here and {value} there"
             for name, value in there.items()
             if present[f"data.{name}"] != value
         ]
-    elif (size := config.data.input_size or dataset.train.images.shape[1]) != known.size:
+    elif (size := config.data.input_size or arrays[1]) != known.size:
         said.append(f"images have {size} pixels a side here and {known.size} there")
     if said and begun is None and jax.process_index() == 0:
         print(f"What {source} expects: {'; '.join(said)}.")
@@ -247,7 +250,7 @@ def preset(config: Config, dataset: Dataset, image_shape: tuple[int, int, int]) 
         size = data.eval_size or data.image_size
     return Preset(
         network=config.model.name,
-        overrides={"num_classes": len(dataset.classes)} | config.model.overrides,
+        overrides={"num_classes": len(dataset.classes), **config.model.overrides},
         dataset=data.source,
         classes=dataset.classes,
         resize=data.resize if streamed else size,
@@ -357,7 +360,7 @@ def loaders(
     if config.augment.flip and config.augment.alternate_flip:
         raise ConfigError("augment.flip and augment.alternate_flip both mirror images: turn one of them off.")
     own = own_transforms(config.augment.transforms)[0]
-    if isinstance(dataset.train, Arrays):
+    if isinstance(dataset.train, Arrays) and isinstance(dataset.test, Arrays):
         if len(changes) > len(own) or data.size_schedule:
             raise ConfigError(
                 f"The images of {data.source} stay on the devices, where augment.policy, color_jitter and lighting and "
@@ -373,13 +376,13 @@ def loaders(
     def train_crop(size):
         # Mirrored on the device, where it costs nothing.
         return RandomResizedCrop(
-            size, tuple(data.crop_scale), interpolation=data.interpolation, flip=0.0, changes=changes
+            size, (data.crop_scale[0], data.crop_scale[1]), interpolation=data.interpolation, flip=0.0, changes=changes
         )
 
     seed = config.training.seed
     count = default_workers(dataset) if data.workers is None else data.workers
     workers = Workers(count) if count else None
-    if isinstance(dataset.train, Arrays):
+    if isinstance(dataset.train, Arrays) and isinstance(dataset.test, Arrays):
         train_loader = Streamed(dataset.train, train_order, InMemory(own), seed, workers)
         return train_loader, Resident(dataset.test, eval_order)
     epochs = np.array([epoch for epoch, _ in data.size_schedule], np.float64)
@@ -396,7 +399,7 @@ def default_workers(dataset: Dataset) -> int:
     """Return how many processes read streamed images on this machine; 0 leaves it to threads.
 
     Processes are worth their start and a copy of each batch where images are decoded for an accelerator, by several
-    cores. One core is left to the process that loaders the devices.
+    cores. One core is left to the process that feeds the devices.
     """
     if jax.default_backend() == "cpu" or isinstance(dataset.train, Raw):
         return 0

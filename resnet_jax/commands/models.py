@@ -53,7 +53,7 @@ def rows(pattern: str) -> list[dict]:
     costs = [row | {field: int(row[field]) for field in ("params", "macs", "image_size")} for row in costs]
     found = []
     for row in costs or traced(pattern):
-        known = published.get(row["name"])
+        known = published.get(str(row["name"]))
         row["top1"] = known.top1 if known else None
         row["source"] = f"{known.dataset}, {known.source}" if known else None
         found.append(row)

@@ -15,7 +15,7 @@ from resnet_jax.config.schema import Config
 from resnet_jax.errors import ConfigError, nearest
 from resnet_jax.models.registry import NETWORKS
 
-GROUPS = {group.name: group.type for group in dataclasses.fields(Config)}
+GROUPS: dict[str, Any] = typing.get_type_hints(Config)
 FIELDS = fields_of(GROUPS)  # by dotted name, in the schema's order; without those of networks and rules
 
 # Fields that may differ between two starts of one run: they change how it is observed, kept and distributed, not what
@@ -72,8 +72,9 @@ def _unset(fields: Mapping[str, Field]) -> ConfigDict:
 def _overrides() -> dict[str, Field]:
     """Return the fields of the registered network classes that a config can override, by dotted name."""
     found: dict[str, Field] = {}
-    for network in dict.fromkeys(network for network, _ in NETWORKS.values()):
-        meanings = _attributes(network.__doc__)
+    networks = [entry[0] for entry in NETWORKS.values() if entry]
+    for network in dict.fromkeys(networks):
+        meanings = _attributes(network.__doc__ or "")
         for stated in dataclasses.fields(network):
             # A class can be given by its name too, and a config has names.
             kind = str if isinstance(stated.type, types.UnionType) else stated.type
@@ -119,7 +120,7 @@ def check_config(config: ConfigDict) -> None:
             raise ConfigError(f"the config has a field {name}, which nothing reads{nearest(name, known)}: remove it.")
         known[name].check(value)
     for name, field in FIELDS.items():
-        other = FIELDS.get(field.counts_as)
+        other = FIELDS[field.counts_as] if field.counts_as else None
         if other and values[name] != field.default and values[other.name] != other.default:
             raise ConfigError(
                 f"{name} and {other.name} are both set: set {other.name} to {other.default} to count in steps, or "

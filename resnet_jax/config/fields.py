@@ -72,7 +72,7 @@ class Field:
     counts_as: str | None = None
 
     @property
-    def base_type(self) -> type:
+    def base_type(self) -> Any:
         """The type that `ConfigDict` locks: `tuple` of `tuple[int, ...] | None`."""
         [kind] = [kind for kind in _members(self.type) if kind is not types.NoneType]
         return typing.get_origin(kind) or kind

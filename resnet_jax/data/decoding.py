@@ -21,7 +21,7 @@ DEPTHS = (8, 12, 16, 24, 31, 32)  # bits that values may have; signed integers o
 UNIT = 0  # in place of a number of bits: floating-point values from 0 to 1
 # Of TIFF: the tags of the largest value and of the kind of number, and the kind of unsigned integers.
 MAX_SAMPLE_VALUE, SAMPLE_FORMAT, UNSIGNED = 281, 339, 1
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # 89,478,485, above which Pillow too takes an image for a decompression bomb
+MAX_PIXELS = 89_478_485  # above which Pillow too takes an image for a decompression bomb
 MAX_PIXELS_OF_SCANS = 20 * MAX_PIXELS  # a second or two of decoding
 
 
@@ -33,7 +33,7 @@ def dimensions(image: bytes | Pixels) -> tuple[int, int]:
     if isinstance(image, np.ndarray):
         return image.shape[1], image.shape[0]
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(image)
+        width, height = _jpeg_size(image)[:2]
     except ValueError:
         width, height = open_image(image).size
     check_dimensions(image, width, height)
@@ -66,7 +66,7 @@ def decode_jpeg(image: bytes, least_width: int = 0, least_height: int = 0) -> UI
       ValueError: it is none.
       DataError: it has too many pixels.
     """
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(image)
+    width, height, colours = _jpeg_size(image)
     if colours in ("CMYK", "YCCK"):
         raise ValueError("it is in CMYK")
     check_dimensions(image, width, height)
@@ -75,6 +75,12 @@ def decode_jpeg(image: bytes, least_width: int = 0, least_height: int = 0) -> UI
         return simplejpeg.decode_jpeg(image)
     # A factor below 2 has no vector code in libjpeg-turbo: decoding to 7/8 takes longer than decoding the whole.
     return simplejpeg.decode_jpeg(image, min_width=least_width, min_height=least_height, min_factor=2)
+
+
+def _jpeg_size(image: bytes) -> tuple[int, int, str]:
+    """Return a JPEG's width, height and color space. Raises ValueError if it is none."""
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(image)
+    return int(width), int(height), colours
 
 
 def decode(image: bytes) -> tuple[Image.Image, str | None]:
@@ -88,7 +94,7 @@ def decode(image: bytes) -> tuple[Image.Image, str | None]:
     opened = open_image(image)
     check_dimensions(image, *opened.size)
     check_scans(image, opened.width * opened.height)
-    deep, oddity = opened.mode[0] in "IF" or ";16" in str(opened.tile), None
+    deep, oddity = opened.mode[0] in "IF" or ";16" in str(getattr(opened, "tile", "")), None
     try:
         opened.load()
         if deep:
@@ -110,7 +116,7 @@ def shallow(image: bytes, opened: Image.Image) -> tuple[Image.Image, str | None]
         # Pillow has kept the upper 8 bits of 16: enough, unless the values fit into the lower ones.
         if np.asarray(opened).max() >= 2 ** (12 - 8) or bits == 16:
             return opened, None
-        values = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+        values = np.asarray(cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED))
         values, full = values[..., 2::-1] if values.ndim == 3 else values, 16
     else:
         values, full = np.asarray(opened), 16 if ";16" in opened.mode else 32

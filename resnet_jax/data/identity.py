@@ -45,7 +45,7 @@ def _(split: Files) -> str:
     width = split.paths.dtype.itemsize
     letters = split.paths.view(np.uint8).reshape(len(split), width)[:, len(split.root) :]
     taken = np.unique(np.linspace(0, len(split) - 1, min(len(split), SIZES_TAKEN), dtype=np.int64))
-    return _hash(letters, split.labels, np.array([_size(split.paths[index]) for index in taken]))
+    return _hash(letters, split.labels, np.array([_size(bytes(split.paths[index])) for index in taken]))
 
 
 @fingerprint.register

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import simplejpeg
@@ -49,14 +50,14 @@ class PackFormat:
 
     def __call__(self, image: bytes, decoded: Pixels) -> bytes | Pixels:
         """Return what is kept of an image, given as the bytes of its file and as its RGB pixels."""
-        if self.pixels:
+        if self.pixels and self.size is not None:
             return ResizeCenterCrop(self.size, self.size)(decoded)
         height, width, _ = decoded.shape
         short = min(height, width)
         if self.size is None or short <= self.size:
             return image
-        sides = tuple(int(self.size * side / short) for side in (width, height))
-        resized = np.array(Image.fromarray(decoded).resize(sides, Image.Resampling.BILINEAR))
+        new_width, new_height = (int(self.size * side / short) for side in (width, height))
+        resized = np.array(Image.fromarray(decoded).resize((new_width, new_height), Image.Resampling.BILINEAR))
         return simplejpeg.encode_jpeg(resized, self.quality, colorsubsampling="420")
 
 
@@ -94,13 +95,14 @@ class Packer:
                 name = split.name(index)
                 try:
                     image, label = example(split, index)
+                    image = cast(bytes, image)  # what is packed are files
                     decoded, oddity = examine(image, name)
                 except DataError as error:
                     record["broken"].append({"name": name, "why": str(error)})
                     continue
                 if oddity:
                     record["odd"].append({"name": name, "why": oddity})
-                writer.write(self.form(image, decoded))
+                writer.write(cast(Any, self.form(image, decoded)))
                 record["labels"].append(label)
                 record["names"].append(name)
         record |= {"examples": len(record["labels"])} | size_and_sum(draft)

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterable
+from typing import Any, cast
 
 import grain
 import jax
@@ -203,7 +204,7 @@ class Streamed:
         """Yield the parts of these numbers, read ahead."""
         if self.workers is None:
             options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS)
-            parts = grain.MapDataset.source(_Numbered(self.reader, numbers)).to_iter_dataset(options)
+            parts = grain.MapDataset.source(cast(Any, _Numbered(self.reader, numbers))).to_iter_dataset(options)
             with contextlib.closing(iter(parts)) as read:
                 yield from read
             return

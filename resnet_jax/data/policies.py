@@ -35,14 +35,14 @@ def plain(function: Callable) -> Callable:
     return lambda image, amount, sampling: function(image)
 
 
-def add_below_half(image: Image.Image, amount: int, sampling: Sampling) -> Image.Image:
+def add_below_half(image: Image.Image, amount: float, sampling: Sampling) -> Image.Image:
     """Add to what is darker than 128."""
-    return image.point([min(255, value + amount) if value < 128 else value for value in range(256)] * 3)
+    return image.point([min(255, value + int(amount)) if value < 128 else value for value in range(256)] * 3)
 
 
-def keep_bits(image: Image.Image, bits: int, sampling: Sampling) -> Image.Image:
+def keep_bits(image: Image.Image, bits: float, sampling: Sampling) -> Image.Image:
     """Keep the upper bits of each value, also none, which Pillow's `posterize` refuses."""
-    return image.point([value >> (8 - bits) << (8 - bits) for value in range(256)] * 3)
+    return image.point([value >> (8 - int(bits)) << (8 - int(bits)) for value in range(256)] * 3)
 
 
 # By name, (image, amount, sampling) to the changed image. Amounts: shear, tangents; translate, pixels, of the contents;
@@ -60,7 +60,7 @@ OPERATIONS = types.MappingProxyType(
         "contrast": enhancing(ImageEnhance.Contrast),
         "sharpness": enhancing(ImageEnhance.Sharpness),
         "posterize": keep_bits,
-        "solarize": lambda image, threshold, sampling: ImageOps.solarize(image, threshold),
+        "solarize": lambda image, threshold, sampling: ImageOps.solarize(image, math.ceil(threshold)),
         "solarize_add": add_below_half,
         "auto_contrast": plain(ImageOps.autocontrast),
         "equalize": plain(ImageOps.equalize),

@@ -4,7 +4,7 @@ import json
 import pathlib
 import statistics
 import traceback
-from typing import Any
+from typing import Any, cast
 
 import jax
 from ml_collections import ConfigDict
@@ -50,7 +50,7 @@ def run_sweep(config: ConfigDict, workdir: str | None, mode: str, which: str | N
     for trial in taken:  # before any of them is run
         record = RunDirectory(folder / trial.name, upgrade=upgraded)
         # With weights to begin with, a run's config has what these expect too: it is compared when the run starts.
-        if record.config.exists() and trial.config.training.init_from is None:
+        if record.config.exists() and cast(Any, trial.config).training.init_from is None:
             record.check(to_dict(trial.config), MAY_CHANGE)
     there = read_json(folder / SWEEP_FILE)
     if isinstance(there, dict) and there.get("title") != config.title:

@@ -259,7 +259,7 @@ def _variables(place: Path, average: bool, most: int) -> dict[str, Any] | None:
         )
         restored = reader.restore(place, args=read)
     if evaluated_elsewhere:
-        averages = types.SimpleNamespace(**next(averaging_states(restored.pop("opt_state"))))
+        averages: Any = types.SimpleNamespace(**next(averaging_states(restored.pop("opt_state"))))
         params = optax.contrib.schedule_free_eval_params(averages, restored["params"])
         restored["params"] = jax.tree.map(np.asarray, params)
     return restored["average"] if average else restored

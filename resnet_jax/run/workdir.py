@@ -272,7 +272,7 @@ class RunDirectory:
         tensorboardX's SummaryWriter would write them from a thread, which dies on a full disk and lets the run wait
         for ever on its queue; the writer beneath it writes here and now.
         """
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] (made at its import)
         from tensorboardX.summary import scalar
 
         if self._events is None:
@@ -285,7 +285,7 @@ class RunDirectory:
 
     def _open_events(self):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         self.tensorboard.mkdir(exist_ok=True)
         # The name's own clock counts seconds: a second start within one of them would overwrite the first's events.

@@ -1,5 +1,6 @@
 """What can be known of the user's own code before a run begins: it is called once, on shapes alone."""
 
+import functools
 from collections.abc import Iterable
 
 import jax
@@ -35,8 +36,8 @@ def check_own_code(trainer: Trainer, network: Iterable[str]) -> None:
         guard = DynamicLossScale.create(trainer.scaled) if trainer.guarded else None
 
         def first_state(key):
-            how = dict(keep_average=trainer.keep_average, guard=guard)
-            return create_state(trainer.model, trainer.optimizer, key, trainer.image_shape, **how)
+            new = functools.partial(create_state, keep_average=trainer.keep_average, guard=guard)
+            return new(trainer.model, trainer.optimizer, key, trainer.image_shape)
 
         state = jax.eval_shape(first_state, key)
         with jax.transfer_guard("allow"):

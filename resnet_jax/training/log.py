@@ -30,7 +30,7 @@ class Log:
         self._past = read_metrics(record.metrics) if record.metrics.exists() else []
         self._earlier_seconds = self._past[-1]["wall_seconds"] if self._past else 0.0
         self._started = time.perf_counter()
-        self._clock = None  # step and time from which speed is measured
+        self._clock: Any = None  # step and time from which speed is measured
         self._window = []  # numbers of steps, and the metrics of these, that no record has yet
         self._late = None  # of the next record: step, learning rate, time if it is past, and metrics
 
@@ -95,7 +95,8 @@ class Log:
     def _write(self) -> None:
         if self._late is None:
             return
-        (end, rate, done, window), self._late = self._late, None
+        end, rate, done, window = self._late
+        self._late = None
         rate, window = jax.device_get((rate, window))
         now = done or time.perf_counter()
         means = {name: np.concatenate([part[name][:steps] for steps, part in window]) for name in window[0][1]}

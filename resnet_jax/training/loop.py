@@ -8,10 +8,11 @@ import collections
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any, cast
 
 import jax
 
-from resnet_jax.data.pipeline import StepRange
+from resnet_jax.data.pipeline import EvaluationOrder, StepRange
 from resnet_jax.run.checkpoints import Checkpoints
 from resnet_jax.run.interrupts import Interrupts
 from resnet_jax.training.log import Log
@@ -75,7 +76,7 @@ def evaluator(trainer: Trainer, interrupts: Interrupts):
     """
     loader = trainer.eval_loader
     data = trainer.devices.replicate(loader.data)
-    last = loader.order.steps
+    last = cast(EvaluationOrder, loader.order).steps
     most_steps = min(trainer.steps_per_call, last)
     ranges = [(step, min(step + most_steps, last)) for step in range(0, last, most_steps)]
     own_params = jax.jit(evaluation_params)
@@ -93,9 +94,9 @@ def evaluator(trainer: Trainer, interrupts: Interrupts):
         total = sum(jax.device_get(sums), start=Sums.none())
         return total.means() | {"examples": int(total.examples)}
 
-    def evaluate(state, most=None):
+    def evaluate(state, most=None) -> dict[str, dict[str, Any]]:
         params = own_params(state.params, state.opt_state) if averages(state.opt_state) else state.params
-        results = {"test": measure(params, state.batch_stats, most)}
+        results: dict[str, Any] = {"test": measure(params, state.batch_stats, most)}
         if state.average is not None:
             results["test_ema"] = measure(state.average.params, state.average.batch_stats, most)
         return {} if None in results.values() else results

@@ -7,10 +7,10 @@ booleans are summed as int32, so that an evaluation of any size is counted to th
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from resnet_jax.errors import ConfigError
@@ -25,7 +25,7 @@ Metric = Callable[[Logits, Labels, PerExample, Valid], Array]
 Metrics = Mapping[str, Metric]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Sums:
     """Sums over examples: add two of them to get those of both sets.
 
@@ -122,4 +122,4 @@ def per_example(kind: str, name: str, values: Any, shape: tuple[int, ...]) -> Ar
         raise ConfigError(f"the {kind} {name!r} returns {found} and must return one value for each example, {shape}.")
     if not any(jnp.issubdtype(values.dtype, number) for number in (jnp.floating, jnp.integer, jnp.bool_)):
         raise ConfigError(f"the {kind} {name!r} returns {values.dtype} and must return real numbers.")
-    return values
+    return jnp.asarray(values)

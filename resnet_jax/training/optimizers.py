@@ -100,8 +100,8 @@ def sam(
     descend = clipped(sgd(learning_rate, momentum, nesterov, weight_decay, mask), clip_norm)
     rule = optax.contrib.sam(descend, ascend, opaque_mode=True)
 
-    def update(gradients, state, params=None, *, grad_fn, **others):
-        return rule.update(gradients, state, params, grad_fn=grad_fn)
+    def update(updates: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **others: Any):
+        return rule.update(updates, state, params, grad_fn=grad_fn)
 
     return optax.GradientTransformationExtraArgs(rule.init, update)
 
@@ -242,7 +242,7 @@ def create_optimizer(
         )
     if weight_decay and weight_decay_mask != "all" and not mask_fields:
         raise ConfigError(f"the optimizer {name!r} decays all parameters: set optimizer.weight_decay_mask=all.")
-    fields = dict.fromkeys(decay_fields, weight_decay) | dict.fromkeys(mask_fields, mask)
+    fields: dict[str, Any] = dict.fromkeys(decay_fields, weight_decay) | dict.fromkeys(mask_fields, mask)
     if not is_optax(rule):
         fields |= dict(momentum=momentum, nesterov=nesterov, clip_norm=clip_norm)
     fields["learning_rate"] = learning_rate
@@ -305,9 +305,9 @@ def at_rates(
 
     chain = optax.chain(optax.stateless(hide), optimizer, optax.stateless(scale))
 
-    def update(gradients, state, params=None, *, grad_fn=None, **others):
+    def update(updates: Any, state: Any, params: Any = None, *, grad_fn: Any = None, **others: Any):
         hidden = grad_fn and (lambda params, number: hide(grad_fn(params, number)))
-        return chain.update(gradients, state, params, grad_fn=hidden, **others)
+        return chain.update(updates, state, params, grad_fn=hidden, **others)
 
     return optax.GradientTransformationExtraArgs(chain.init, update)
 
@@ -322,7 +322,7 @@ def check_rates(name: str, at_rate: Callable[[float], optax.GradientTransformati
         return
     rng = np.random.default_rng(0)
     shapes = {"conv": {"kernel": (3, 3, 2, 4)}, "bn": {"scale": (4,), "bias": (4,)}, "head": {"kernel": (4, 3)}}
-    flat = flatten_dict(shapes)
+    flat: dict[Any, Any] = flatten_dict(shapes)
     trees = [
         unflatten_dict({p: jnp.asarray(rng.normal(size=s), jnp.float32) for p, s in flat.items()}) for _ in range(4)
     ]

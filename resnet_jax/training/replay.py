@@ -23,6 +23,7 @@ def advance(trainer: Trainer, state: TrainState, first: int, last: int) -> tuple
     key = trainer.key()
     data = trainer.devices.replicate(trainer.train_loader.data)
     ranges = [(start, min(end, last)) for start, end in dispatches(trainer, first) if start < last]
+    means = {}
     with contextlib.closing(trainer.train_loader.batches(ranges)) as chunks:
         for rows in chunks:
             dispatch = trainer.devices.shard(rows, trainer.steps_per_call)
@@ -51,6 +52,6 @@ def replay(trainer: Trainer, state: TrainState, step: int) -> tuple[dict[str, An
     before = {name: np.array(array) for name, array in before.items()}
     before |= {f"batch/{name}": array for name, array in batch.items()}
     state, means = advance(trainer, state, step - 1, step)
-    params = flatten_dict(jax.device_get(state.params), sep="/")
+    params: dict[str, Any] = flatten_dict(jax.device_get(state.params), sep="/")
     spoiled = [name for name, array in params.items() if not np.isfinite(array).all()]
     return before, means, spoiled

@@ -4,6 +4,7 @@ Neither knows how many shards there are. What has to be known of the others come
 gives.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -79,12 +80,14 @@ def train_step(
 
     def averaged(params):
         # A Python loop, not lax.scan: XLA on CPU runs a convolution inside a loop on one thread and 30 times slower.
-        batch_stats, totals = state.batch_stats, None
+        batch_stats, parts = state.batch_stats, []
         for part in split((images, targets, batch["label"], batch["position"]), microbatches):
-            gradients, sums, batch_stats = gradient(params, batch_stats, *part[:3], part[3][0])
-            totals = (gradients, sums) if totals is None else jax.tree.map(jnp.add, totals, (gradients, sums))
-        gradients = jax.tree.map(lambda total: total / (microbatches * scale), totals[0])
-        return average((gradients, batch_stats, totals[1].averages()))
+            inputs, aims, labels, positions = part
+            gradients, sums, batch_stats = gradient(params, batch_stats, inputs, aims, labels, positions[0])
+            parts.append((gradients, sums))
+        gradients, sums = functools.reduce(functools.partial(jax.tree.map, jnp.add), parts)
+        gradients = jax.tree.map(lambda total: total / (microbatches * scale), gradients)
+        return average((gradients, batch_stats, sums.averages()))
 
     gradients, batch_stats, means = averaged(state.params)
     means["gradient_norm"] = optax.tree.norm(gradients)
@@ -106,7 +109,8 @@ def train_step(
     guard = guard.after(means["loss"], finite)
     means |= {"failed": (guard.skipped > skip_nonfinite).astype(jnp.int32), "skipped": guard.skipped}
     means |= {} if guard.scale is None else {"loss_scale": guard.scale}
-    return choose(finite, new, state.replace(step=new.step, guard=None)).replace(guard=guard), means
+    kept = dataclasses.replace(state, step=new.step, guard=None)
+    return dataclasses.replace(choose(finite, new, kept), guard=guard), means
 
 
 def eval_step(

@@ -1,6 +1,7 @@
 """An trainer: all that the loop needs, and nothing that it would have to look up in a config."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -84,8 +85,8 @@ class Trainer:
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
         weights = None
         if self.init_from:
-            how = dict(adapt=self.init_adapt, average=self.init_from_ema, key=key)
-            weights = load_weights(self.model, self.init_from, channels=self.image_shape[-1], **how)
+            read = functools.partial(load_weights, adapt=self.init_adapt, average=self.init_from_ema, key=key)
+            weights = read(self.model, self.init_from, channels=self.image_shape[-1])
         guard = DynamicLossScale.create(self.scaled) if self.guarded else None
         state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights, guard)
         return self.devices.replicate(state)

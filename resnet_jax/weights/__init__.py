@@ -101,10 +101,13 @@ def load_weights(
     else:
         found = arrays_of_file(file, average)
     # A network of the user's may have no such kernel: then nothing is fitted to an image's channels.
-    first, head = name_of(next((path for path in FIRST_KERNELS if path in own), "")), tuple(map(name_of, HEAD))
-    if channels is None:
-        stem = found.get(first)
-        channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
+    first, head = (
+        name_of(next((path for path in FIRST_KERNELS if path in own), "")),
+        (name_of(HEAD[0]), name_of(HEAD[1])),
+    )
+    stem = found.get(first)
+    read = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
+    channels = int(read) if channels is None else channels
     paths = {name_of(path): path for path in own}
     wanted = {name_of(path): array.shape for path, array in arrays_of(shapes(model, channels)).items()}
     fitted = functools.partial(adapted, found, wanted, first, head, channels, jax.random.key(0) if key is None else key)

@@ -36,7 +36,8 @@ def adapted(
     if weight not in shapes:
         fitted = {name: array for name, array in fitted.items() if name not in head}
     elif weight not in found or found[weight].shape[:1] != shapes[weight][1:]:
-        new = new_head(*shapes[weight], key)
+        features, classes = shapes[weight]
+        new = new_head(features, classes, key)
         fitted |= {weight: new["weight"], bias: new["bias"]}
     return fitted
 

@@ -212,7 +212,8 @@ def unpickled(stream: io.BytesIO, storages: dict[str, Storage]) -> Any:
             case "SETITEM" | "SETITEMS" if isinstance(stack[-1], dict):
                 stack[-1].update(entries(items[::2], items[1::2]))
             case "GLOBAL":
-                stack.append(known(*argument.split(" ", 1)))
+                module, name = str(argument).split(" ", 1)
+                stack.append(known(module, name))
             case "STACK_GLOBAL":
                 stack.append(known(*items))
             case "REDUCE" | "NEWOBJ":

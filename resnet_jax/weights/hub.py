@@ -119,6 +119,6 @@ def from_address(address: str, folder: Path) -> Path:
 
 def check_hash(file: Path, name: str, advice: str) -> None:
     """Raise DataError if the sha256 of a file does not begin with the digits in `name`."""
-    digits = re.search(r"-([0-9a-f]{8})\.", name)[1]
+    digits = re.findall(r"-([0-9a-f]{8})\.", name)[0]
     if not pooch.file_hash(str(file), alg="sha256").startswith(digits):
         raise DataError(f"{name} is damaged, as its sha256 does not begin with {digits}: {advice}.")

@@ -80,17 +80,23 @@ def presets() -> dict[str, Preset]:
 
 
 def _preset(row: dict[str, str]) -> Preset:
-    numbers = {name: tuple(float(value) for value in row[name].split()) for name in ("mean", "std")}
-    accuracies = {name: float(row[name]) if row[name] else None for name in ("top1", "top5")}
-    words = {name: row[name] for name in ("name", "network", "dataset", "weights", "interpolation", "source")}
+    mean, std = (tuple(float(value) for value in row[name].split()) for name in ("mean", "std"))
+    top1, top5 = (float(row[name]) if row[name] else None for name in ("top1", "top5"))
     return Preset(
+        name=row["name"],
+        network=row["network"],
+        dataset=row["dataset"],
+        weights=row["weights"],
+        interpolation=row["interpolation"],
+        source=row["source"],
         overrides=dict(pair.split("=") for pair in row["overrides"].split()),
         classes=CIFAR10_CLASSES if row["dataset"] == "cifar10" else tuple(imagenet_classes().values()),
         resize=int(row["resize"]),
         size=int(row["size"]),
-        **numbers,
-        **accuracies,
-        **words,
+        mean=mean,
+        std=std,
+        top1=top1,
+        top5=top5,
     )
 
 

@@ -7,7 +7,7 @@ import os
 import pathlib
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -101,7 +101,7 @@ def train_members(archive: pathlib.Path) -> dict[str, list[Place]]:
     with open(archive, "rb") as file:
         for name, start, size in members(file, archive):
             wnid = pathlib.PurePosixPath(name).stem
-            inner = members(Window(file, start, size), f"{name} of {archive}")
+            inner = members(cast(BinaryIO, Window(file, start, size)), f"{name} of {archive}")
             found[wnid] = sorted((f"{wnid}/{image}", start + offset, length) for image, offset, length in inner)
             if not found[wnid]:
                 raise DataError(f"{name} of {archive} holds no images: get the archive again.")
@@ -183,7 +183,7 @@ def validation_labels(root: pathlib.Path, classes: tuple[str, ...], names: list[
     for name, word in zip(names, words, strict=True):
         if word not in label_of:
             raise DataError(f"{where} gives {name} the label {word!r}, which is no class of {TRAIN}: correct it.")
-    return [label_of[word] for word in words]
+    return [label_of[str(word)] for word in words]
 
 
 def ground_truth(kit: pathlib.Path) -> list[str]:
@@ -193,7 +193,7 @@ def ground_truth(kit: pathlib.Path) -> list[str]:
     try:
         with tarfile.open(kit, "r:gz") as archive:
             content = {
-                name: archive.extractfile(member).read()
+                name: cast(IO[bytes], archive.extractfile(member)).read()
                 for member in archive
                 if (name := pathlib.PurePosixPath(member.name).name)
                 in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")

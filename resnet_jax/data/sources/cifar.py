@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import pathlib
 import tarfile
+from typing import IO, cast
 
 import numpy as np
 import pooch
@@ -181,7 +182,7 @@ def _read_cifar(cifar: Cifar, folder: pathlib.Path) -> dict[str, bytes]:
     # folder cannot see each other's half-written files.
     with tarfile.open(_obtain(folder, cifar.archive, CIFAR_URL, cifar.md5), "r|gz") as archive:
         named = ((pathlib.PurePosixPath(member.name).name, member) for member in archive)
-        return {name: archive.extractfile(member).read() for name, member in named if name in wanted}
+        return {name: cast(IO[bytes], archive.extractfile(member)).read() for name, member in named if name in wanted}
 
 
 def _records(content: bytes, label_bytes: int, where: str) -> UInt8[np.ndarray, "records bytes"]:

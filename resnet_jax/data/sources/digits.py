@@ -16,9 +16,9 @@ def open_digits() -> Dataset:
     """
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = digits.target.astype(np.int32)
+    values, targets = load_digits(return_X_y=True)
+    images = np.rint(np.asarray(values).reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    labels = np.asarray(targets, np.int32)
 
     # RandomState, not default_rng: NumPy promises never to change its numbers, so that the split stays the same.
     rng = np.random.RandomState(0)

@@ -67,7 +67,7 @@ def open_folder(path: str | None) -> Dataset:
             f"{train} and {test} must hold folders for the same classes, but these are only in one: {_few(odd)}."
         )
     skipped: list[str] = []
-    splits = [_files(root, folder, classes, skipped) for folder in (train, test)]
+    splits = _files(root, train, classes, skipped), _files(root, test, classes, skipped)
     notes = (f"Not followed, since they lead to folders that are read already: {_few(skipped)}.",) if skipped else ()
     return Dataset(*splits, classes, IMAGENET_MEAN, IMAGENET_STD, (f"{train}", f"{test}"), notes)
 

@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -60,6 +60,9 @@ class Packed:
     def __len__(self) -> int:
         return len(self.labels) if self.counts else 0
 
+    def __getitem__(self, index: int) -> tuple[np.ndarray | bytes, int]:
+        raise NotImplementedError
+
     def name(self, index: int) -> str:
         """The name that the example had where it was packed from."""
         names = load(self.folder / f"{self.split}-names.npy", (sum(self.counts),), np.bytes_)
@@ -72,9 +75,8 @@ class Encoded(Packed):
     @functools.cached_property
     def shards(self) -> ArrayRecordDataSource:
         """The joined shards; each is opened when it is first read, and stays open."""
-        return ArrayRecordDataSource(
-            [Shard(str(self.folder / file), count) for file, count in zip(self.files, self.counts, strict=True)]
-        )
+        shards = [Shard(str(self.folder / file), count) for file, count in zip(self.files, self.counts, strict=True)]
+        return ArrayRecordDataSource(cast(Any, shards))  # a FileInstruction by its attributes
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         try:
@@ -141,10 +143,13 @@ def open_records(path: str | None) -> Dataset:
 
     def split(name: str) -> Packed:
         shards = index["splits"].get(name, {"shards": []})["shards"]  # without train, it can only be evaluated on
-        return kind(folder, name, *(tuple(shard[key] for shard in shards) for key in ("file", "examples")))
+        return kind(
+            folder, name, tuple(shard["file"] for shard in shards), tuple(shard["examples"] for shard in shards)
+        )
 
-    described = (tuple(index[key]) for key in ("classes", "mean", "std"))
-    return Dataset(split("train"), split("test"), *described, (f"{folder}, split train", f"{folder}, split test"))
+    classes, mean, std = (tuple(index[key]) for key in ("classes", "mean", "std"))
+    places = f"{folder}, split train", f"{folder}, split test"
+    return Dataset(split("train"), split("test"), classes, mean, std, places)
 
 
 def read_index(folder: pathlib.Path) -> dict:

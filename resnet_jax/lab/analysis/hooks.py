@@ -118,7 +118,7 @@ def routed(through_branch: dict[str, Array]) -> Iterator[None]:
     def change(call, args, kwargs, context):
         if isinstance(context.module, Block) and context.method_name == "join":
             branch, shortcut = args
-            chosen = jnp.asarray(through_branch[context.module.name], branch.dtype)
+            chosen = jnp.asarray(through_branch[str(context.module.name)], branch.dtype)
             return call(_scale_gradient(branch, chosen), _scale_gradient(shortcut, 1 - chosen))
         return call(*args, **kwargs)
 

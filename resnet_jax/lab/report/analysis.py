@@ -42,7 +42,8 @@ def deletion(record: Record) -> Figure:
         places, errors = [row["place"] for row in rows], [100 * row["error"] for row in rows]
         axes.plot(places, errors, label=network["name"], **_line(style, fill="white"))
         kept = [(place, error) for place, error, row in zip(places, errors, rows, strict=True) if row["keeps_shape"]]
-        axes.plot(*np.array(kept).reshape(-1, 2).T, **style | dict(linestyle="none", markersize=5, zorder=3))
+        dots: dict[str, Any] = style | dict(linestyle="none", markersize=5, zorder=3)
+        axes.plot(*np.array(kept).reshape(-1, 2).T, **dots)
         whole = 100 * network["whole"]["error"]
         axes.axhline(whole, color=style["color"], linestyle=style["linestyle"], linewidth=0.8, alpha=0.6)
     _numbered(axes, 1)

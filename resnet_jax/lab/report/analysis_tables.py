@@ -32,7 +32,7 @@ def _reordering(network: Record) -> Iterator[Row]:
     yield "0", "1.000", _percent(network["whole"]["error"]), "1"
     for swaps in dict.fromkeys(row["swaps"] for row in network["reordered"]):
         rows = [row for row in network["reordered"] if row["swaps"] == swaps]
-        tau, error = (np.mean([row[name] for row in rows]) for name in ("correlation", "error"))
+        tau, error = (float(np.mean([row[name] for row in rows])) for name in ("correlation", "error"))
         yield str(swaps), f"{tau:.3f}", _percent(error), str(len(rows))
 
 

@@ -232,7 +232,7 @@ def _ours(result: Published, runs: Sequence[Run]) -> tuple[str, ...]:
     same = [run for run in runs if (run.dataset, run.network) == found and run.state == "done"]
     if not same:
         return "", "", "", ""
-    accuracies = [100 - run.test_error for run in same]
+    accuracies = [100 - run.test_error for run in same if run.test_error is not None]
     mean, _ = mean_and_deviation(accuracies)
     epochs = "/".join(dict.fromkeys(f"{run.epochs:.4g}" for run in same))
     return _spread(accuracies, ".2f"), str(len(same)), epochs, f"{mean - 100 * result.top1:+.2f}"

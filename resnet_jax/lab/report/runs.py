@@ -71,7 +71,7 @@ class Run:
     def own_metrics(self) -> dict[str, float]:
         """Means of the user's own metrics in the last evaluation, by name; empty where there is none."""
         last = next((record for record in reversed(self.metrics) if record["split"] == "test"), {})
-        found = {name: value for name, value in own_metrics(last).items() if _is_number(value)}
+        found = {name: value for name, value in own_metrics(last).items() if value is not None and _is_number(value)}
         return dict(sorted(found.items())[:MOST_OWN_METRICS])
 
     @property
@@ -132,7 +132,7 @@ def read_run(folder: pathlib.Path) -> Run:
         ):
             raise UserError(f"{folder / 'metrics.jsonl'} has records without an epoch, a loss or an accuracy")
     summary = read_json(folder / "summary.json")
-    if _is_summary(summary):
+    if summary is not None and _is_summary(summary):
         return Run(folder, config, metrics, summary, "done")
     if (folder / "summary.json").exists():
         raise UserError(f"{folder / 'summary.json'} is damaged")
@@ -147,7 +147,7 @@ def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
 
     Raises UserError: the description of the sweep is damaged.
     """
-    record = read_json(folder / SWEEP_FILE)
+    record: Any = read_json(folder / SWEEP_FILE)
     try:
         texts = {name: str(record[name]) for name in ("title", "question", "source", "finding", "axis")}
         variants = [

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ def draw_results(study: Study, published: dict[str, Published]) -> bytes:
             at = [row.x if numeric else places[_tick(row)] + beside for row in rows]
             _draw_series(axes, rows, at, value, known, series, STYLES[number % len(STYLES)], joined=numeric)
         if numeric:
-            _numeric_axis(axes, sorted({row.x for row in study.rows}))
+            _numeric_axis(axes, sorted({row.x for row in study.rows if row.x is not None}))
         else:
             axes.set_xticks(list(places.values()), list(places), rotation=20, ha="right", rotation_mode="anchor")
             axes.set_xlim(-0.5, len(places) - 0.5)
@@ -128,8 +129,8 @@ def _draw_curve(axes: Axes, row: Row, split: str, value, style) -> None:
     values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
     mean = values.mean(axis=0)
     # A single evaluation is a point, of which no line would show.
-    point = dict(marker=style["marker"], markersize=5) if len(epochs) == 1 else {}
-    shown = dict(color=style["color"], linestyle=style["linestyle"], linewidth=1.5, label=row.label)
+    point: dict[str, Any] = dict(marker=style["marker"], markersize=5) if len(epochs) == 1 else {}
+    shown: dict[str, Any] = dict(color=style["color"], linestyle=style["linestyle"], linewidth=1.5, label=row.label)
     axes.plot(epochs, mean, **shown, **point)
     if len(values) > 1:
         axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.12, linewidth=0)
