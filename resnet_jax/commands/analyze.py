@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from resnet_jax.commands.loading import Subject, add_subject_arguments, subject
+from resnet_jax.commands.networks import import_code
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.analysis import correlation, deletion, maps, paths, reordering, responses, spectrum, surface
 from resnet_jax.lab.analysis.gradcam import gradcam
@@ -76,6 +77,7 @@ def run(values: argparse.Namespace) -> None:
     """
     measurement, name = MEASUREMENTS[values.what], record_name(values)
     check_options(values)
+    import_code(values.config)
     file = target(values.out, values.runs[0], name)
     try:
         with Console(stderr=True).status("") as status:
