@@ -15,7 +15,7 @@ import optax
 from ml_collections import ConfigDict
 
 from resnet_jax.config import Config, typed_config
-from resnet_jax.config.files import as_tuples
+from resnet_jax.config.files import as_tuples, import_network
 from resnet_jax.data.augment import Augment
 from resnet_jax.data.identity import identity
 from resnet_jax.data.own_transforms import InMemory, own_transforms
@@ -27,7 +27,7 @@ from resnet_jax.data.sources.dataset import share
 from resnet_jax.data.sources.records import INDEX, Raw
 from resnet_jax.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from resnet_jax.errors import ConfigError, DataError
-from resnet_jax.lookup import is_import, lookup
+from resnet_jax.lookup import is_import
 from resnet_jax.models.registry import create_model, own_network
 from resnet_jax.models.resnet import declared_fields
 from resnet_jax.run.identity import flattened
@@ -69,6 +69,7 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
         config.data.path,
         **{name: value for name, value in dataclasses.asdict(config.data).items() if name not in ("source", "path")},
     )
+    import_network(fields)  # which the preset of the weights that it begins with may name too
     config = with_preset(config, dataset, begun)
     # No larger than the devices need to hold all examples at once.
     eval_batch = min(config.evaluation.batch_size, -(-len(dataset.test) // devices.count) * devices.count)
@@ -182,7 +183,6 @@ def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:
     set and differs from what the weights expect. A run that was begun keeps what it was begun with.
     """
     source = config.training.init_from
-    import_own_network(config)  # which the preset of these weights may name too
     known = of_weights(run_folder(source) or source) if source else None
     if known is None or known.network != config.model.name:
         return config
@@ -219,14 +219,6 @@ def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:
     data = {name.rpartition(".")[2]: value for name, value in taken.items() if name.startswith("data.")}
     model = dataclasses.replace(config.model, overrides={**config.model.overrides, **overrides})
     return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, **data))
-
-
-def import_own_network(config: Config) -> None:
-    """Import what the config names of the user's network and block. Raises ConfigError where that cannot be done."""
-    if is_import(config.model.name):
-        own_network(config.model.name)
-    if is_import(block := config.model.overrides.get("block", "")):
-        lookup("block", block, {})
 
 
 def source_in(source: str, path: str | None) -> str:

@@ -24,7 +24,7 @@ def expanded(text):
 def made():
     """The folders that commands of pages, Makefile and script train into, with the file and argument of the config."""
     commands = "\n".join([*TEXTS.values(), (ROOT / "Makefile").read_text()])
-    trained = re.findall(r"--config=configs/(\S+?)\.py(?::(\S+))? --workdir=(\S+)", commands)
+    trained = re.findall(r"--config=(?:configs/)?(\S+?)\.py(?::(\S+))? --workdir=(\S+)", commands)
     folders = {folder: (file.replace("/", "."), argument) for file, argument, folder in trained}
     script = (ROOT / "benchmarks" / "analysis_digits.sh").read_text()
     [runs], [names] = re.findall(r"^runs=(\S+)", script, re.M), re.findall(r"^for name in (.+); do", script, re.M)

@@ -8,6 +8,8 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
+from safetensors.numpy import load_file
 from tensorboardX.proto.event_pb2 import Event
 
 import main as command
@@ -86,6 +88,113 @@ def test_a_run_starts_from_the_weights_of_a_network_or_block_of_a_users_file(sta
     frozen = ("--config.optimizer.learning_rate=0.0", f"--config.training.init_from={folder}", "--mode=eval")
     start(name, *frozen, f"--workdir={tmp_path / 'other'}")
     assert read_json(tmp_path / "other" / "evaluation.json")["loss"] == pytest.approx(first["loss"], rel=1e-6)
+
+
+@pytest.fixture
+def digit(tmp_path):
+    """The number of an evaluation example of the digits, and its image as a file."""
+    data = open_dataset("digits", image_size=8).test
+    Image.fromarray(data.images[5, ..., 0]).save(tmp_path / "digit.png")
+    return 5, data.images[5:6], "digit.png"
+
+
+def logits_by_hand(params, images):
+    """The logits of the page's network, computed in NumPy."""
+    kernel, padded = params["stem"]["kernel"], np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    maps = np.maximum(0, np.einsum("bijchw,hwco->bijo", windows, kernel) + params["stem"]["bias"])
+    return maps.mean(axis=(1, 2)) @ params["head"]["kernel"] + params["head"]["bias"]
+
+
+def test_a_network_of_a_users_file_predicts_is_measured_and_is_converted(start, tmp_path, digit, capsys):
+    folder = start("my_network", "--config.training.steps=30")
+    preset, params = read_json(folder / "preset.json"), read_variables(folder)["params"]
+    capsys.readouterr()
+    predict = ["predict", digit[2], "--format=json", "--top=10", "--config=my_network.py"]
+    assert commands.main([*predict, f"--weights={folder}"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    found = {each["label"]: each["probability"] for each in row["classes"]}
+    logits = logits_by_hand(params, (digit[1] / 255 - preset["mean"]) / preset["std"])[0]
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose([found[label] for label in range(10)], expected, rtol=1e-4)
+
+    surface = ["analyze", "surface", str(folder), "--dimensions=1", "--points=3", "--examples=359"]
+    assert commands.main([*surface, "--config=my_network.py"]) == 0
+    (network,) = read_json(folder / "analysis" / "surface_1d.json")["networks"]
+    assert network["whole"]["error"] == pytest.approx(1 - read_json(folder / "summary.json")["top1"], abs=1e-5)
+
+    assert commands.main(["convert", str(folder), "small.safetensors", "--config=my_network.py"]) == 0
+    arrays = load_file("small.safetensors")
+    np.testing.assert_array_equal(arrays["stem/kernel"], params["stem"]["kernel"].transpose(3, 2, 0, 1))
+    np.testing.assert_array_equal(arrays["fc.weight"], params["head"]["kernel"].T)
+    capsys.readouterr()
+    assert commands.main([*predict, "--weights=small.safetensors"]) == 0
+    assert json.loads(capsys.readouterr().out) == [row]
+
+
+def test_a_block_of_a_users_file_predicts_is_measured_and_is_converted(start, tmp_path, digit, capsys):
+    folder = start("my_block")
+    capsys.readouterr()
+    predict = ["predict", digit[2], "--format=json", "--config=my_block.py"]
+    assert commands.main([*predict, f"--weights={folder}", "--pictures=seen"]) == 0
+    row = capsys.readouterr().out
+    assert (tmp_path / "seen" / "digit.png").is_file()
+    assert commands.main(["analyze", "gradients", str(folder), "--examples=4", "--config=my_block.py"]) == 0
+    (network,) = read_json(folder / "analysis" / "gradients.json")["networks"]
+    assert sum("stage" in path for path in network["trained"]["kernels"]) == 8  # 2 in each block, and 2 of shortcuts
+    assert commands.main(["convert", str(folder), "mine.safetensors", "--config=my_block.py"]) == 0
+    scale = load_file("mine.safetensors")["stage2_block1/residual_scale"]
+    assert scale == read_variables(folder)["params"]["stage2_block1"]["residual_scale"] and scale.shape == ()
+    capsys.readouterr()
+    assert commands.main([*predict, "--weights=mine.safetensors"]) == 0
+    assert capsys.readouterr().out == row
+
+
+FLAT = """\
+import flax.linen as nn
+from resnet_jax.config import default_config
+from resnet_jax.lab.sweep import Variant, sweep
+class Flat(nn.Module):
+    num_classes: int
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.BatchNorm(use_running_average=not train)(images)
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+def get_config(kind="run"):
+    config = default_config()
+    if kind == "sweep":
+        variants = [Variant(label="flat", fields={"model.name": "mine:Flat"})]
+        return sweep(config, variants, title="t", question="q", source="s", finding="f", axis="a")
+    config.model.name = "mine:Flat"
+    return config
+"""
+
+
+def test_arrays_whose_shapes_depend_on_the_image_are_read_and_a_sweep_names_code(start, tmp_path, digit, capsys):
+    folder = start("mine", text=FLAT)
+    assert commands.main(["predict", digit[2], f"--weights={folder}", "--config=mine.py:sweep"]) == 0
+    assert commands.main(["convert", str(folder), "flat.safetensors", "--config=mine.py"]) == 0
+    assert load_file("flat.safetensors")["Dense_0/kernel"].shape == (10, 64)
+    start("mine", f"--config.training.init_from={folder}", f"--workdir={tmp_path / 'next'}", text=FLAT)
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("deletion", "has nothing to delete"),
+        ("reordering", "no two blocks of this network"),
+        ("paths", "has no shortcuts"),
+        ("correlation", "Flat has no norm_momentum"),
+        ("responses", "has no BatchNorm of resnet_jax.models.layers"),
+        ("features", "Flat has no features"),
+        ("gradcam", "Flat has no features"),
+    ],
+)
+def test_what_cannot_be_measured_on_a_users_network_is_refused_in_a_sentence(start, capsys, what, sentence):
+    folder = start("mine", text=FLAT)
+    assert commands.main(["analyze", what, str(folder), "--config=mine.py"]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error
 
 
 def test_an_optimizer_of_a_users_file_makes_the_steps(start):
@@ -315,6 +424,14 @@ def test_a_strangers_preset_gets_no_code_imported(start, tmp_path, monkeypatch, 
         (folder / "preset.json").write_text(json.dumps(preset | change))
         with monkeypatch.context() as patch:
             patch.syspath_prepend(tmp_path)
-            assert commands.main(["predict", str(tmp_path / "none.png"), "--weights", str(folder)]) == 2
-        assert "it names code, my_trap:" in capsys.readouterr().err
+            for verb in (
+                ["predict", "none.png", f"--weights={folder}"],
+                ["analyze", "surface", str(folder)],
+                ["convert", str(folder), str(tmp_path / "out.safetensors")],
+            ):
+                for named in ([], ["--config=my_logger.py"]):  # which names other code
+                    assert commands.main([*verb, *named]) == 2
+                    error = capsys.readouterr().err
+                    assert "names code that is not the project's (my_trap:" in error and error.count("\n") == 1
+                    assert "name the config file with that code by --config" in error
     assert not (tmp_path / "sprung").exists()

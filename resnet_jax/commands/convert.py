@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 
-from resnet_jax.commands.networks import add_weights_arguments, chosen_network, overrides
+from resnet_jax.commands.networks import add_weights_arguments, chosen_network, import_code, loaded, overrides
 from resnet_jax.errors import ConfigError
-from resnet_jax.weights import load_weights, save_weights
+from resnet_jax.weights import save_weights
 from resnet_jax.weights.presets import of_weights, run_folder
 
 
@@ -29,9 +29,10 @@ def run(values: argparse.Namespace) -> None:
     """
     if Path(values.target).exists() and not values.force:
         raise ConfigError(f"{values.target} is there already: name another file, or replace it by --force.")
+    import_code(values.config)
     known = of_weights(run_folder(values.source) or values.source)
     name, model = chosen_network(values.model, known, values.set)
-    variables = load_weights(model, values.source, average=values.average)
+    variables = loaded(model, values.source, known, values.average)
     fields = (known.overrides if known and known.network == name else {}) | overrides(values.set)
     preset = dataclasses.replace(known, network=name, overrides=fields) if known else None
     save_weights(model, variables, values.target, preset)

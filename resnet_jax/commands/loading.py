@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.commands.networks import add_weights_arguments, chosen_network
+from resnet_jax.commands.networks import add_weights_arguments, chosen_network, loaded
 from resnet_jax.data.augment import Augment
 from resnet_jax.data.sources import Arrays, Dataset, open_dataset
 from resnet_jax.data.sources.dataset import transformed
@@ -19,7 +19,6 @@ from resnet_jax.errors import ConfigError, nearest
 from resnet_jax.lab.sweep import SWEEP_FILE
 from resnet_jax.models.initialization import initialize
 from resnet_jax.run.files import read_json
-from resnet_jax.weights import load_weights
 from resnet_jax.weights.presets import Preset, named, of_weights, presets, run_folder
 
 
@@ -117,7 +116,7 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
     size = data.get("image_size") or (preset.size if preset else 32)
     dataset = open_dataset(source, path, image_size=size, num_classes=len(classes) or 1000)
     indices = _drawn(len(dataset.test), values, examples) if index is None else _one(len(dataset.test), index)
-    variables = load_weights(model, run, average=values.average)
+    variables = loaded(model, run, known, values.average)
     pixels, labels = _read(dataset, preset, indices)
     augment = Augment(
         mean=tuple(preset.mean if preset else dataset.mean),
@@ -179,7 +178,8 @@ def _check(run, model, variables, pixels, augment, dataset, labels) -> None:
     """Raise ConfigError if the data are not for the network."""
     if not model.num_classes:
         raise ConfigError(f"{run} has no head and so no classes: leave num_classes at what its weights have.")
-    channels = next(array.shape[2] for array in jax.tree.leaves(variables["params"]["stem_conv"]) if array.ndim == 4)
+    stem = jax.tree.leaves(variables["params"].get("stem_conv", {}))  # a network of the user's may have no such layer
+    channels = next((array.shape[2] for array in stem if array.ndim == 4), len(augment.mean))
     if not channels == pixels.shape[-1] == len(augment.mean):
         raise ConfigError(
             f"{run} reads images of {channels} channels, and the data have {pixels.shape[-1]}: name others by "

@@ -2,18 +2,25 @@
 
 import argparse
 import ast
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 
 from resnet_jax.config import network_fields
+from resnet_jax.config.files import import_network, read_config
 from resnet_jax.errors import ConfigError, nearest
+from resnet_jax.lab.sweep import is_sweep, trials
 from resnet_jax.models.registry import create_model
+from resnet_jax.weights import Variables, load_weights
 from resnet_jax.weights.presets import Preset
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `--average` and `--set`."""
+    """Declare `--config`, `--average` and `--set`."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="the config file with your own network or block, if it has one"
+    )
     parser.add_argument("--average", action="store_true", help="use the moving averages of a run")
     add_fields_argument(parser)
 
@@ -54,6 +61,24 @@ def overrides(assignments: list[str]) -> dict[str, Any]:
             ) from error
         given[name] = fields[name]
     return given
+
+
+def import_code(file: str | None) -> None:
+    """Import the networks and blocks that the config file of a run or a sweep names; nothing for None.
+
+    Raises ConfigError if the file or the code cannot be imported.
+    """
+    if file is None:
+        return
+    config = read_config(file)
+    for each in [trial.config for trial in trials(config)] if is_sweep(config) else [config]:
+        import_network(each)
+
+
+def loaded(model: nn.Module, source: str | Path, preset: Preset | None, average: bool) -> Variables:
+    """Return the weights of a network, for images as the weights' preset has them, if there is one."""
+    image = dict(channels=len(preset.mean), size=preset.size) if preset else {}
+    return load_weights(model, source, average=average, **image)
 
 
 def chosen_network(name: str | None, preset: Preset | None, assignments: list[str]) -> tuple[str, nn.Module]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnet_jax.commands.networks import add_weights_arguments, chosen_network
+from resnet_jax.commands.networks import add_weights_arguments, chosen_network, import_code, loaded
 from resnet_jax.data.augment import normalize
 from resnet_jax.data.sources.folder import EXTENSIONS
 from resnet_jax.data.transforms import ResizeCenterCrop
@@ -28,7 +28,6 @@ from resnet_jax.lab.report.prediction import draw_prediction
 from resnet_jax.printable import printable
 from resnet_jax.run.files import disk_errors
 from resnet_jax.run.reading import MOST_OF_AN_IMAGE, read_file
-from resnet_jax.weights import load_weights
 from resnet_jax.weights.presets import Preset, default, named, of_weights
 
 BATCH = 32
@@ -73,6 +72,7 @@ def run(values: argparse.Namespace) -> None:
     """
     if values.top < 1:
         raise ConfigError(f"--top is {values.top}: show 1 class or more.")
+    import_code(values.config)
     weights, preset = chosen_weights(values.model, values.weights, values.preset)
     # A default preset says how to prepare images for weights that are not known, but not what their network is.
     known = of_weights(weights) or (named(values.preset) if values.preset else None)
@@ -80,7 +80,7 @@ def run(values: argparse.Namespace) -> None:
     if not model.num_classes:
         raise ConfigError("the network has no head and so no classes: leave num_classes at what its weights have.")
     files = image_files(values.images)
-    variables = load_weights(model, weights, average=values.average)
+    variables = loaded(model, weights, known, values.average)
     classes = preset.classes
     if len(classes) != model.num_classes:  # nobody knows their names
         classes = tuple(str(label) for label in range(model.num_classes))

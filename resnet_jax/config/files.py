@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax.config.derived import RENAMED, default_config, flat, upgraded
 from resnet_jax.errors import ConfigError, UserError, nearest
-from resnet_jax.lookup import importable_from, is_import
+from resnet_jax.lookup import importable_from, is_import, lookup
 from resnet_jax.run.files import read_json
 from resnet_jax.run.identity import flattened
 
@@ -105,6 +105,14 @@ def own_code(config: ConfigDict) -> set[str]:
     found = (values.get(name) or () for name in DOORS)
     names = (name for value in found for name in (value if isinstance(value, tuple) else (value,)))
     return {name for name in names if is_import(name) and not name.startswith("tfds:")}
+
+
+def import_network(config: ConfigDict) -> None:
+    """Import the user's network and block that a config names, so that weights may name them too."""
+    values = dict(flat(config))
+    for kind, field in (("network", "model.name"), ("block", "model.overrides.block")):
+        if is_import(name := values.get(field) or ""):
+            lookup(kind, name, {})
 
 
 def as_tuples(value: Any) -> Any:

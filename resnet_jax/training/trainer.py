@@ -86,7 +86,8 @@ class Trainer:
         weights = None
         if self.init_from:
             read = functools.partial(load_weights, adapt=self.init_adapt, average=self.init_from_ema, key=key)
-            weights = read(self.model, self.init_from, channels=self.image_shape[-1])
+            size, _, channels = self.image_shape
+            weights = read(self.model, self.init_from, channels=channels, size=size)
         guard = DynamicLossScale.create(self.scaled) if self.guarded else None
         state = create_state(self.model, self.optimizer, key, self.image_shape, self.keep_average, weights, guard)
         return self.devices.replicate(state)

@@ -35,6 +35,7 @@ FIRST_KERNELS = ("stem_conv/kernel", "stem_conv/conv1/kernel")
 # A checkpoint may hold so many values as these copies of the network's (parameters, momenta, averages), and others.
 COPIES, OTHERS = 8, 2**27
 HEAD = ("head/kernel", "head/bias")
+SIZE, CHANNELS = 32, 3  # of the images where nothing is known of them
 
 
 def save_weights(model: nn.Module, variables: Variables, file: str | Path, preset: Preset | None = None) -> None:
@@ -48,23 +49,23 @@ def save_weights(model: nn.Module, variables: Variables, file: str | Path, prese
     if Path(file).suffix != ".safetensors":
         raise DataError(f"weights are written as safetensors: end the name of {file} with .safetensors.")
     arrays = arrays_of(variables)
-    channels = next(arrays[path] for path in FIRST_KERNELS if path in arrays).shape[2]
-    wanted = {path: array.shape for path, array in arrays_of(shapes(model, channels)).items()}
+    size, channels = (preset.size, len(preset.mean)) if preset else (SIZE, CHANNELS)
+    channels = next((arrays[path].shape[2] for path in FIRST_KERNELS if path in arrays), channels)
+    wanted = {path: array.shape for path, array in arrays_of(shapes(model, channels, size)).items()}
     given = {path: array.shape for path, array in arrays.items()}
     # What the network lacks comes last: another family's path may have no name in this one.
     differing = sorted(wanted.items() ^ given.items(), key=lambda item: (item[0] not in wanted, item))
     if differing:
-        name = torch_name(differing[0][0], names_of(model))
+        name = name_in_file(differing[0][0], names_of(model))
         raise DataError(f"the variables are not those of the network: they differ in {name}.")
-    named = {name: np.ascontiguousarray(array, np.float32) for name, array in torch_arrays(model, variables).items()}
+    named = {name: np.asarray(array, np.float32, order="C") for name, array in torch_arrays(model, variables).items()}
     metadata = {METADATA: preset.write()} if preset else None
     write_atomically(file, safetensors.numpy.save(named, metadata))
 
 
 def torch_arrays(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
     """Return the arrays of a network by their names in torch, and in its layout."""
-    arrays = {torch_name(path, names_of(model)): np.asarray(array) for path, array in arrays_of(variables).items()}
-    return {name: to_torch(array, name) for name, array in arrays.items()}
+    return in_torch_layout(arrays_of(variables), names_of(model))
 
 
 def load_weights(
@@ -72,6 +73,7 @@ def load_weights(
     file: str | Path,
     *,
     channels: int | None = None,
+    size: int = SIZE,
     adapt: bool = False,
     key: jax.Array | None = None,
     average: bool = False,
@@ -84,6 +86,7 @@ def load_weights(
         name that `hub.local_file` knows: a preset's, or one on the Hugging Face Hub; or the folder of a run, of which
         the newest checkpoint is taken, or of one checkpoint (RUN/checkpoints/STEP).
       channels: of the images; None: as many as the file's network reads.
+      size: pixels a side of the images, on which arrays of a network of your own may depend.
       adapt: make weights fit that differ from the network in their head or in the images' channels alone. A head of
         another number of classes, or none, is replaced by a new one; the first kernel is summed over its channels for
         one, and repeated and scaled for more, as `adapt.adapt_kernel` says.
@@ -94,22 +97,20 @@ def load_weights(
     CheckpointError if a run's checkpoint cannot be read, or keeps no averages.
     """
     name_of = functools.partial(name_in_file, names=names_of(model))
-    own = arrays_of(shapes(model))
+    own = arrays_of(shapes(model, channels or CHANNELS, size))
     if Path(file).is_dir():
         most = OTHERS + COPIES * sum(math.prod(array.shape) for array in own.values())
         found = arrays_of_run(file, names_of(model), average, most)
     else:
         found = arrays_of_file(file, average)
     # A network of the user's may have no such kernel: then nothing is fitted to an image's channels.
-    first, head = (
-        name_of(next((path for path in FIRST_KERNELS if path in own), "")),
-        (name_of(HEAD[0]), name_of(HEAD[1])),
-    )
+    first = name_of(next((path for path in FIRST_KERNELS if path in own), ""))
+    head = name_of(HEAD[0]), name_of(HEAD[1])
     stem = found.get(first)
-    read = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
+    read = stem.shape[1] if stem is not None and stem.ndim == 4 else CHANNELS
     channels = int(read) if channels is None else channels
     paths = {name_of(path): path for path in own}
-    wanted = {name_of(path): array.shape for path, array in arrays_of(shapes(model, channels)).items()}
+    wanted = {name_of(path): array.shape for path, array in arrays_of(shapes(model, channels, size)).items()}
     fitted = functools.partial(adapted, found, wanted, first, head, channels, jax.random.key(0) if key is None else key)
     arrays = in_own_layout(fitted() if adapt else found)
     if problem := misfit(file, arrays, wanted):
@@ -162,8 +163,12 @@ def arrays_of_run(folder: str | Path, names: Names, average: bool, most: int) ->
 
     The checkpoint may hold at most so many values.
     """
-    arrays = arrays_of(read_variables(folder, average, most))
-    named = {name_in_file(path, names): array for path, array in arrays.items()}
+    return in_torch_layout(arrays_of(read_variables(folder, average, most)), names)
+
+
+def in_torch_layout(arrays: dict[str, Any], names: Names) -> dict[str, np.ndarray]:
+    """Return arrays by Flax path under a network's names in torch, and in its layout."""
+    named = {name_in_file(path, names): np.asarray(array) for path, array in arrays.items()}
     return {name: to_torch(array, name) for name, array in named.items()}
 
 
@@ -175,9 +180,9 @@ def name_in_file(path: str, names: Names) -> str:
         return path
 
 
-def shapes(model: nn.Module, channels: int = 3) -> Variables:
-    """Return the shapes of a network's variables."""
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, channels))))
+def shapes(model: nn.Module, channels: int = CHANNELS, size: int = SIZE) -> Variables:
+    """Return the shapes of a network's variables, for images of so many channels and pixels a side."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, channels))))
 
 
 def arrays_of(variables: Variables) -> dict[str, Any]:

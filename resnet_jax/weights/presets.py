@@ -129,7 +129,7 @@ def of_weights(weights: str | Path) -> Preset | None:
             return _of_run(folder / RUN_FILE)
     if (text := _written_in(Path(weights))) is not None:
         try:
-            return _read(text)
+            return _read(text, weights)
         except ValueError as error:
             raise DataError(f"{weights} has a preset that is damaged: convert the weights again.") from error
     name = str(weights).removeprefix("hf:").removeprefix("timm/")
@@ -162,21 +162,25 @@ def _written_in(file: Path) -> str | None:
 def _of_run(file: Path) -> Preset:
     """Return the preset that a run has written, or somebody who says so."""
     try:
-        return _read(read_file(file, LARGEST))
+        return _read(read_file(file, LARGEST), file)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{file} is damaged ({error}): start the run's training command once more, which writes it."
         ) from error
 
 
-def _read(text: str | bytes) -> Preset:
-    """Return the preset that `Preset.write` has written, or somebody who says so. Raises ValueError if it is none."""
+def _read(text: str | bytes, file: str | Path) -> Preset:
+    """Return the preset that `Preset.write` has written, or somebody who says so.
+
+    Raises ValueError if it is none, ConfigError if it names code that is not imported.
+    """
     try:
         fields = json.loads(text)
         lists = {name: tuple(fields[name]) for name in ("classes", "mean", "std")}
         classes = tuple(imagenet_classes().get(name, name) for name in lists["classes"])
         overrides = {name: _tupled(value) for name, value in fields["overrides"].items()}
         preset = Preset(**fields | lists | {"classes": classes, "overrides": overrides})
+        check_code(preset, file)
         checked(preset)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(str(error)) from error
@@ -185,6 +189,19 @@ def _read(text: str | bytes) -> Preset:
 
 def _tupled(value: Any) -> Any:
     return tuple(map(_tupled, value)) if isinstance(value, list) else value
+
+
+def check_code(preset: Preset, file: str | Path) -> None:
+    """Raise ConfigError if a preset names code that is not imported: a file must not get any imported.
+
+    It may name what the user has named by a config, or imported.
+    """
+    named = [text for text in (preset.network, *preset.overrides.values()) if type(text) is str and is_import(text)]
+    if foreign := [text for text in named if text.partition(":")[0] not in sys.modules]:
+        raise ConfigError(
+            f"{file} names code that is not the project's ({printable(foreign[0])}): name the config file with that "
+            "code by --config."
+        )
 
 
 def checked(preset: Preset) -> None:
@@ -203,10 +220,6 @@ def checked(preset: Preset) -> None:
     sound |= {name: (top := getattr(preset, name)) is None or number(top, 0, 1) for name in ("top1", "top5")}
     if odd := [name for name, is_sound in sound.items() if not is_sound]:
         raise ValueError(f"{odd[0]} has a value that it cannot have")
-    # A file must not get code imported: it may name what the user's own config has imported already.
-    named = [text for text in (preset.network, *preset.overrides.values()) if type(text) is str and is_import(text)]
-    if strange := [text for text in named if text.partition(":")[0] not in sys.modules]:
-        raise ValueError(f"it names code, {printable(strange[0])}, that only a config of yours can name")
     own = {"num_classes": preset.overrides.get("num_classes")} if is_import(preset.network) else {}
     registered = create_model(preset.network[:LONGEST_NAME], **own)
     for name, value in preset.overrides.items():

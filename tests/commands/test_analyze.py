@@ -7,7 +7,7 @@ import pytest
 
 from resnet_jax import save_weights
 from resnet_jax.__main__ import main
-from resnet_jax.commands import analyze
+from resnet_jax.commands import analyze, measurements
 from resnet_jax.commands.loading import called
 from resnet_jax.config import to_dict
 from resnet_jax.lab.report.analysis import draw_analysis
@@ -152,5 +152,5 @@ def test_a_run_is_called_by_its_folder_and_in_a_sweep_by_its_variant_too(tmp_pat
 def test_numbers_are_written_as_json_can_hold_them():
     numbers = {"a": np.array([1.23456789, np.nan]), "b": np.float32(2), "c": np.int64(3), "d": (True, "x")}
     assert analyze.rounded(numbers) == {"a": [1.23457, None], "b": 2.0, "c": 3, "d": [True, "x"]}
-    assert jax.tree.leaves(analyze.spread(3)) == [1, 2, 3]
-    assert analyze.spread(54)[0] == 1 and analyze.spread(54)[-1] == 54 and len(analyze.spread(54)) == 10
+    assert jax.tree.leaves(measurements.spread(3)) == [1, 2, 3]
+    assert measurements.spread(54)[0] == 1 and measurements.spread(54)[-1] == 54 and len(measurements.spread(54)) == 10

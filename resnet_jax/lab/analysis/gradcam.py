@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from resnet_jax.lab.analysis.hooks import require
+
 
 def gradcam(
     model: nn.Module,
@@ -23,6 +25,7 @@ def gradcam(
     Where the head is linear in the mean of the maps, as it is here, the sum is the class activation map of Zhou et al.
     2016 (arXiv:1512.04150) over the number of places.
     """
+    require(model, "features")
     maps: Any = model.apply(variables, images, method="features")
     last = maps[list(maps)[-1]].astype(jnp.float32)
     head = model.bind(variables).head

@@ -39,7 +39,7 @@ def gradient_norms(
     """
     model, images = without_chance(model), jnp.asarray(images)
     targets = jax.nn.one_hot(labels, model.num_classes)
-    order = calls(model, variables, images[:1], Conv)
+    order = calls(model, variables, images[:1], (Conv, nn.Conv))
     seen = blocks(model, variables, images)
     zeros = {block.name: jnp.zeros(block.input) for block in seen}
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from resnet_jax.errors import ConfigError
 from resnet_jax.models.blocks import Block
 from resnet_jax.models.layers import BatchNorm
 from resnet_jax.ops import max_pool
@@ -65,13 +66,13 @@ def blocks(model: nn.Module, variables: Variables, images: Images) -> list[SeenB
 
 
 def calls(
-    model: nn.Module, variables: Variables, images: Images, kind: type[nn.Module], method: str = "__call__"
+    model: nn.Module, variables: Variables, images: Images, kind: type[nn.Module] | tuple[type[nn.Module], ...]
 ) -> list[str]:
     """Return the paths of the modules of a class, such as "stage1_block1/conv1", in the order of their first calls."""
     paths = {}
 
     def watch(call, args, kwargs, context):
-        if isinstance(context.module, kind) and context.method_name == method:
+        if isinstance(context.module, kind) and context.method_name == "__call__":
             paths["/".join(context.module.path)] = None
         return call(*args, **kwargs)
 
@@ -181,10 +182,27 @@ def without_chance(model: nn.Module) -> nn.Module:
     return model.clone(**fields) if fields else model
 
 
+def reference(model: nn.Module) -> nn.Module:
+    """Return the network without chance, in the reference implementation, if it has more than one."""
+    model = without_chance(model)
+    return model.clone(implementation="reference") if hasattr(model, "implementation") else model
+
+
+def require(model: nn.Module, *names: str) -> None:
+    """Raise ConfigError if a network, of the user's, lacks a field or method that a measurement needs."""
+    for name in names:
+        if not hasattr(model, name):
+            raise ConfigError(
+                f"the network {type(model).__name__} has no {name}, which this needs: add it, as "
+                "resnet_jax.models.resnet has it."
+            )
+
+
 def with_statistics_of(model: nn.Module, variables: Variables, images: Images) -> Variables:
     """Return the variables with the BatchNorm statistics of some images: new networks have those of no data."""
     if "batch_stats" not in variables:
         return variables
+    require(model, "norm_momentum", "norm_frozen")
     model = without_chance(model).clone(norm_momentum=0.0, norm_frozen=False)
     images = jnp.asarray(images)
 

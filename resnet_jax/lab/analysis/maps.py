@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from resnet_jax.lab.analysis.hooks import Variables
+from resnet_jax.lab.analysis.hooks import Variables, require
 
 
 class StageMaps(NamedTuple):
@@ -32,6 +32,7 @@ def liveliest_maps(
 
     That is by their standard deviation over the pixels; where maps are equal in it, by channel.
     """
+    require(model, "features", "feature_info")
     program = jax.jit(lambda variables, images: model.apply(variables, images, train=False, method="features"))
     features, found = jax.device_get(program(variables, jnp.asarray(image)[None])), {}
     for name, *_ in model.feature_info():

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.lab.analysis.hooks import Images, Variables, calls, normalized, without_chance
+from resnet_jax.errors import ConfigError
+from resnet_jax.lab.analysis.hooks import Images, Variables, calls, normalized, reference
 from resnet_jax.models.layers import BatchNorm
 
 
@@ -20,9 +21,11 @@ def layer_responses(
     `train` the maps are normalized by their own statistics, else by the running ones.
     """
     # The reference implementation calls every BatchNorm; the fast one may compute it together with a convolution.
-    model, images = without_chance(model).clone(implementation="reference"), jnp.asarray(images)
+    model, images = reference(model), jnp.asarray(images)
     order = [path for path in calls(model, variables, images[:1], BatchNorm) if "shortcut" not in path]
 
+    if not order:
+        raise ConfigError("this network has no BatchNorm of resnet_jax.models.layers, whose responses are measured.")
     key = jax.random.key(0)
 
     @jax.jit

@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from resnet_jax.lab.analysis.hooks import Images, Labels, Variables, without_chance
+from resnet_jax.lab.analysis.hooks import Images, Labels, Variables, reference
 from resnet_jax.training.losses import cross_entropy
 
 BATCH = 256
@@ -37,7 +37,7 @@ def hessian_product(
     BatchNorm uses its running statistics. A vector has the parameters in the order of `ravel_pytree`. The product is
     forward mode over reverse mode, in the reference implementation.
     """
-    model = without_chance(model).clone(implementation="reference")
+    model = reference(model)
     flat, unravel = ravel_pytree(variables["params"])
     targets = jax.nn.one_hot(labels, model.num_classes)
 
