@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for flag, options in measurement.flags.items():
             described.add_argument(flag, **options)
         described.add_argument(
-            "--out", metavar="FILE.json", help="default: RUN/analysis/WHAT.json; the figure lies beside"
+            "--out", metavar="FILE.json", help="default: RUN/analysis/WHAT.json; the figure is written beside it"
         )
 
 
@@ -100,12 +100,15 @@ def target(out: str | None, run: str, name: str) -> Path:
     Raises ConfigError if it is not said where that is, UserError if the folder cannot be made.
     """
     folder = run_folder(run)
-    if out is None and folder is None:
+    if out is not None:
+        file = Path(out)
+    elif folder is not None:
+        file = folder / "analysis" / f"{name}.json"
+    else:
         raise ConfigError(f"there is no run {run}; if it names weights, say by --out=FILE.json where the numbers go.")
-    file = Path(out) if out else folder / "analysis" / f"{name}.json"
     if file.suffix != ".json":
         raise ConfigError(f"--out is {out}: end its name with .json; the figure is put beside it.")
-    if out is None and not (folder / "checkpoints").is_dir():
+    if out is None and folder is not None and not (folder / "checkpoints").is_dir():
         raise ConfigError(f"{run} holds no run with checkpoints: train there first, or name another folder.")
     with disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)

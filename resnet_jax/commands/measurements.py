@@ -107,8 +107,8 @@ def measure_correlation(one: Subject, values: argparse.Namespace) -> Numbers:
                 along = gradients(correlation.line(first, second, values.points), int(label))
                 curves.append(correlation.by_lag(correlation.correlations(along)))
             found.setdefault(state, {})[at] = np.mean(curves, axis=0)
-    noises = {"white": correlation.white_noise, "brown": correlation.brown_noise}
-    for name, noise in noises.items():
+    noises = {}
+    for name, noise in (("white", correlation.white_noise), ("brown", correlation.brown_noise)):
         drawn = noise(values.points, NOISE_VALUES, values.seed)
         noises[name] = correlation.by_lag(correlation.correlations(drawn))
     lags = np.arange(values.points) / (values.points - 1)
@@ -131,7 +131,7 @@ def measure_surface(one: Subject, values: argparse.Namespace) -> Numbers:
     params = one.variables["params"]
     directions = [surface.filter_direction(params, key) for key in keys]
 
-    def logits_of(params, directions, shares, images):
+    def logits_of(params, directions, shares, images) -> Any:
         there = one.variables | {"params": surface.moved(params, directions, shares)}
         return one.model.apply(there, images, train=False)
 
@@ -166,9 +166,9 @@ def measure_gradcam(one: Subject, values: argparse.Namespace) -> Numbers:
 
     @jax.jit
     def program(variables, images):
-        logits = one.model.apply(variables, images, train=False)
-        likeliest = jnp.argmax(logits, axis=1)
-        return jax.nn.softmax(logits), gradcam(one.model, variables, images, likeliest)
+        scores: Any = one.model.apply(variables, images, train=False)
+        likeliest = jnp.argmax(scores, axis=1)
+        return jax.nn.softmax(scores), gradcam(one.model, variables, images, likeliest)
 
     probabilities, heat = jax.device_get(program(one.variables, one.images))
     rows = [
@@ -217,7 +217,7 @@ MEASUREMENTS = {
         measure_reordering,
         1000,
         {
-            "--swaps": dict(type=int, nargs="+", metavar="K", help="pairs that are swapped; default: a range"),
+            "--swaps": dict(type=int, nargs="+", metavar="K", help="number of swapped pairs; default: a range"),
             "--draws": number(10, "of pairs, for each K (10)"),
         },
         ("draws",),
@@ -228,7 +228,7 @@ MEASUREMENTS = {
         measure_correlation,
         16,
         {
-            "--at": dict(nargs="+", default=[correlation.IMAGE], help="image, or blocks by whose inputs it is"),
+            "--at": dict(nargs="+", default=[correlation.IMAGE], help='"image", or blocks whose inputs to use (image)'),
             "--points": number(64, "of a line (64)"),
         },
         ("at", "points"),
@@ -248,9 +248,9 @@ MEASUREMENTS = {
         measure_surface,
         256,
         {
-            "--dimensions": dict(type=int, choices=(1, 2), default=2, help="directions (2)"),
+            "--dimensions": dict(type=int, choices=(1, 2), default=2, help="number of directions (2)"),
             "--points": number(None, "of each direction (51 for one, 25 for two)"),
-            "--reach": dict(type=float, default=1.0, metavar="X", help="how far, in norms of the filters (1)"),
+            "--reach": dict(type=float, default=1.0, metavar="X", help="distance, in norms of the filters (1)"),
         },
         ("dimensions", "reach"),
     ),

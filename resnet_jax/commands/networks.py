@@ -77,7 +77,7 @@ def import_code(file: str | None) -> None:
 
 def loaded(model: nn.Module, source: str | Path, preset: Preset | None, average: bool) -> Variables:
     """Return the weights of a network, for images as the weights' preset has them, if there is one."""
-    image = dict(channels=len(preset.mean), size=preset.size) if preset else {}
+    image: dict[str, Any] = dict(channels=len(preset.mean), size=preset.size) if preset else {}
     return load_weights(model, source, average=average, **image)
 
 
@@ -86,8 +86,8 @@ def chosen_network(name: str | None, preset: Preset | None, assignments: list[st
 
     Raises ConfigError if neither says which one it is, or if `name` or a field of `--set` is unknown.
     """
-    if name is None and preset is None:
+    name = name or (preset.network if preset else None)
+    if name is None:
         raise ConfigError("the weights do not say of which network they are: name it by --model.")
-    name = name or preset.network
     fields = preset.overrides if preset and preset.network == name else {}
     return name, create_model(name, **fields | overrides(assignments))

@@ -91,7 +91,7 @@ def run(values: argparse.Namespace) -> None:
     for seen in predict(model, variables, preset, images, min(BATCH, len(files)), with_heat=bool(pictures)):
         best = likeliest(seen.probabilities, classes, values.top)
         rows.append({"file": str(seen.file), "classes": best})
-        if pictures:
+        if pictures and seen.heat is not None:
             pairs = [(row["class"], row["probability"]) for row in best]
             draw_prediction(seen.image, seen.heat, pairs, pictures[seen.file], seen.file.name)
     if rows or values.format == "json":
@@ -107,14 +107,12 @@ def chosen_weights(network: str | None, weights: str | None, preset: str | None)
     """
     if preset is not None:
         return weights or preset, named(preset)
-    if weights is None and network is None:
-        raise ConfigError("no network is named: name one by --model, or weights by --weights.")
-    if weights is None:
-        return default(network).name, default(network)
-    known = of_weights(weights)
+    known = of_weights(weights) if weights is not None else None
     if known is None and network is None:
-        raise ConfigError(f"{weights} does not say of which network it is: name that by --model.")
-    return weights, known or default(network)
+        problem = "no network is named" if weights is None else f"{weights} does not name its network"
+        raise ConfigError(f"{problem}: name one by --model, or weights by --weights.")
+    preset_of = known or default(str(network))
+    return weights or preset_of.name, preset_of
 
 
 def image_files(paths: list[str]) -> list[Path]:
@@ -167,9 +165,9 @@ def predict(
     @jax.jit
     def program(variables, images):
         images = normalize(images, preset.mean, preset.std)
-        logits = model.apply(variables, images, train=False)
-        heat = gradcam(model, variables, images, jnp.argmax(logits, axis=1)) if with_heat else [None] * batch_size
-        return jax.nn.softmax(logits), heat
+        scores: Any = model.apply(variables, images, train=False)
+        heat = gradcam(model, variables, images, jnp.argmax(scores, axis=1)) if with_heat else [None] * batch_size
+        return jax.nn.softmax(scores), heat
 
     while batch := list(itertools.islice(images, batch_size)):
         files, crops = zip(*batch, strict=True)

@@ -175,7 +175,7 @@ def test_non_finite_probabilities_are_not_shown(weights, photo, tmp_path, capsys
         ([], "no network is named: name one by --model, or weights by --weights"),
         (["--model=resnet5"], "no network is registered as 'resnet5', did you mean 'resnet50'?"),
         (["--model=plain18"], "no published weights are known for plain18"),
-        (["--weights=WEIGHTS"], "does not say of which network it is: name that by --model"),
+        (["--weights=WEIGHTS"], "does not name its network: name one by --model"),
         (["--weights=WEIGHTS", "--model=resnet18"], "has the shape (4,) where the network has (64,)"),
         (["--weights=WEIGHTS", *TINY, "--set=num_classes=0"], "the network has no head"),
         (["--weights=WEIGHTS", *TINY, "--preset=resnet50.a1_ink"], "did you mean 'resnet50.a1_in1k'?"),

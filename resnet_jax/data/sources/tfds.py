@@ -5,7 +5,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from resnet_jax.data.sources.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
 from resnet_jax.errors import DataError
@@ -59,7 +59,7 @@ def open_tfds(name: str, path: str | None) -> Dataset:
         f"tfds.builder({name!r}{location}, file_format='array_record').download_and_prepare()\""
     )
     try:
-        builder = tfds.builder(name, data_dir=path or None)
+        builder: Any = tfds.builder(name, data_dir=path or None)
     except (ValueError, AssertionError, OSError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise DataError(f"TFDS cannot open {name!r} ({reason}): correct data.source or data.path.") from error
@@ -69,7 +69,7 @@ def open_tfds(name: str, path: str | None) -> Dataset:
             f"TensorFlow is installed by {prepare}"
         )
 
-    features, splits = dict(cast(Any, builder.info.features).items()), builder.info.splits
+    features, splits = dict(builder.info.features.items()), builder.info.splits
     image, label = features.get("image"), features.get("label")
     if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
         raise DataError(f"{name} has no image with a label: choose a TFDS data set for image classification.")
@@ -77,11 +77,9 @@ def open_tfds(name: str, path: str | None) -> Dataset:
     if "train" not in splits or test is None:
         raise DataError(f"{name} has the splits {', '.join(splits)}, but train and validation or test are needed.")
 
-    skip: Any = tfds.decode.SkipDecoding
-
     def split(name: str) -> Prepared:
         # The bytes as they are encoded: they are decoded once, later, as those of every other source.
-        return Prepared(builder.as_data_source(name, decoders={"image": skip()}))
+        return Prepared(builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()}))
 
     try:
         places = f"TFDS's split train of {name}", f"its split {test}"
