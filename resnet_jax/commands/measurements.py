@@ -208,7 +208,7 @@ MEASUREMENTS = {
         1000,
         {
             "--count": dict(type=int, nargs="*", metavar="K", help="delete K random blocks; without K: 1 to all"),
-            "--draws": number(10, "of blocks, for each K (10)"),
+            "--draws": number(10, "random choices of blocks for each K (10)"),
         },
         ("draws",),
     ),
@@ -218,7 +218,7 @@ MEASUREMENTS = {
         1000,
         {
             "--swaps": dict(type=int, nargs="+", metavar="K", help="number of swapped pairs; default: a range"),
-            "--draws": number(10, "of pairs, for each K (10)"),
+            "--draws": number(10, "random choices of pairs for each K (10)"),
         },
         ("draws",),
     ),
@@ -229,7 +229,7 @@ MEASUREMENTS = {
         16,
         {
             "--at": dict(nargs="+", default=[correlation.IMAGE], help='"image", or blocks whose inputs to use (image)'),
-            "--points": number(64, "of a line (64)"),
+            "--points": number(64, "points on a line (64)"),
         },
         ("at", "points"),
     ),
@@ -237,7 +237,7 @@ MEASUREMENTS = {
         "the share of the gradient by path length (Veit et al. 2016, 5)",
         measure_paths,
         32,
-        {"--draws": number(50, "of paths, for each length (50)")},
+        {"--draws": number(50, "random paths of each length (50)")},
         ("draws",),
     ),
     "responses": Measurement(
@@ -249,7 +249,7 @@ MEASUREMENTS = {
         256,
         {
             "--dimensions": dict(type=int, choices=(1, 2), default=2, help="number of directions (2)"),
-            "--points": number(None, "of each direction (51 for one, 25 for two)"),
+            "--points": number(None, "points along each direction (51 for one, 25 for two)"),
             "--reach": dict(type=float, default=1.0, metavar="X", help="distance, in norms of the filters (1)"),
         },
         ("dimensions", "reach"),
@@ -259,7 +259,7 @@ MEASUREMENTS = {
         measure_spectrum,
         256,
         {
-            "--steps": number(40, "Lanczos steps of each random vector (40)"),
+            "--steps": number(40, "Lanczos steps for each random vector (40)"),
             "--draws": number(2, "random vectors (2)"),
         },
         ("steps", "draws"),
@@ -269,8 +269,8 @@ MEASUREMENTS = {
         measure_features,
         None,
         {
-            "--index": number(0, "of the evaluation example (0)", "I"),
-            "--channels": number(8, "of each stage (8)"),
+            "--index": number(0, "index of the evaluation example (0)", "I"),
+            "--channels": number(8, "channels of each stage (8)"),
         },
         ("channels",),
     ),
