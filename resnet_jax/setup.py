@@ -60,10 +60,10 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
       DataError: the data are missing or damaged, or have no images to train on and the mode is not "eval".
     """
     config = typed_config(fields)
-    training = config.training
+    training, dtype = config.training, config.model.dtype
     devices = Devices.create(config.parallel.devices, config.parallel.norm_scope, config.parallel.norm_group)
-    train_share = devices.rows_of_host(training.batch_size, "training.batch_size")
-    devices.rows_of_host(config.evaluation.batch_size, "evaluation.batch_size")
+    for batch, field in ((training.batch_size, "training"), (config.evaluation.batch_size, "evaluation")):
+        devices.rows_of_host(batch, f"{field}.batch_size")  # before the data are read, which may take long
     dataset = open_dataset(
         source_in(config.data.source, config.data.path),
         config.data.path,
@@ -71,9 +71,6 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
     )
     import_network(fields)  # which the preset of the weights that it begins with may name too
     config = with_preset(config, dataset, begun)
-    # No larger than the devices need to hold all examples at once.
-    eval_batch = min(config.evaluation.batch_size, -(-len(dataset.test) // devices.count) * devices.count)
-    eval_share = devices.rows_of_host(eval_batch, "evaluation.batch_size")
     if config.data.train_fraction is not None:
         dataset = dataclasses.replace(dataset, train=share(dataset.train, config.data.train_fraction, training.seed))
     description = dataset.description
@@ -81,24 +78,8 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
         if mode != "eval":
             raise DataError(f"{config.data.path} holds no images to train on: add train/, or evaluate by --mode=eval.")
         dataset = dataclasses.replace(dataset, train=dataset.test)  # which is never drawn from
-    train_order = TrainingOrder(
-        examples=len(dataset.train),
-        batch_size=training.batch_size,
-        seed=training.seed,
-        share=train_share,
-        repeats=config.augment.repeats,
-        alternates=config.augment.alternate_flip,
-    )
-    eval_order = EvaluationOrder(len(dataset.test), eval_batch, eval_share)
-    train_loader, eval_loader = loaders(config, dataset, train_order, eval_order)
-    image_shape = (config.data.image_size, config.data.image_size, 3)
-    if isinstance(dataset.train, Arrays):
-        image_shape = dataset.train.images.shape[1:]
-        if config.data.input_size:
-            image_shape = (config.data.input_size, config.data.input_size, image_shape[-1])
-    elif config.data.input_size:
-        raise ConfigError("data.input_size applies to in-memory images: set data.image_size for streamed ones.")
-
+    image_shape = shape_of_images(config, dataset)
+    train_loader, eval_loader = loaders(config, dataset, *orders(config, dataset, devices))
     epoch_steps = len(dataset.train) / training.batch_size
     total_steps = training.steps or max(1, round(training.epochs * epoch_steps))
     if total_steps > 1_000_000 * epoch_steps:
@@ -110,22 +91,7 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
     check_microbatches(training.microbatches, training.batch_size // devices.count)
     check_norms(model, image_shape, training.batch_size // devices.count // training.microbatches)
 
-    metrics = choose_metrics(config.evaluation.metrics)
-    one_train_step = functools.partial(
-        train_step,
-        model=model,
-        optimizer=optimizer,
-        augment=augment,
-        loss=choose_loss(training.loss),
-        counted=metrics,
-        microbatches=training.microbatches,
-        ema_decay=training.ema_decay,
-        skip_nonfinite=training.skip_nonfinite,
-        average=devices.average,
-    )
-    one_eval_step = functools.partial(
-        eval_step, model=model, inputs=augment.inputs, flip=config.evaluation.flip, counted=metrics
-    )
+    one_train_step, one_eval_step = steps(config, model, optimizer, augment, devices.average)
     many = isinstance(train_loader, Resident) and jax.default_backend() != "cpu"
     trainer = Trainer(
         model=model,
@@ -146,8 +112,8 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
         evaluate_every=float(config.evaluation.every_steps or config.evaluation.every_epochs * epoch_steps),
         save_every=float(config.checkpoint.every_steps or config.checkpoint.every_epochs * epoch_steps),
         keep_average=training.ema_decay > 0,
-        guarded=training.skip_nonfinite > 0 or config.model.dtype == "float16",
-        scaled=config.model.dtype == "float16",
+        guarded=training.skip_nonfinite > 0 or dtype == "float16",
+        scaled=dtype == "float16",
         init_from=training.init_from,
         init_adapt=training.init_adapt,
         init_from_ema=training.init_from_ema,
@@ -156,24 +122,64 @@ def build(fields: ConfigDict, mode: str = "train", begun: dict | None = None) ->
         config=dataclasses.asdict(config),
         data=description,
     )
-    if own := own_code(config):
-        check_own_code(trainer, [name for field, name in own.items() if field.startswith("model.")])
+    check_named_code(config, trainer)
     return trainer
 
 
-def own_code(config: Config) -> dict[str, str]:
-    """Return the fields of a config that name the user's own code, or a rule of Optax that is not registered."""
-    named = {
-        "model.name": (config.model.name,),
-        "model.overrides.block": (config.model.overrides.get("block", ""),),
-        "optimizer.name": (config.optimizer.name,),
-        "training.loss": (config.training.loss,),
-        "evaluation.metrics": config.evaluation.metrics,
-        "augment.transforms": config.augment.transforms,
-    }
-    return {
-        field: name for field, names in named.items() for name in names if is_import(name) or name.startswith("optax.")
-    }
+def orders(config: Config, dataset: Dataset, devices: Devices) -> tuple[TrainingOrder, EvaluationOrder]:
+    """Return the order of the training and of the evaluation examples, as this host reads them."""
+    # No larger than the devices need to hold all examples at once.
+    eval_batch = min(config.evaluation.batch_size, -(-len(dataset.test) // devices.count) * devices.count)
+    train_order = TrainingOrder(
+        examples=len(dataset.train),
+        batch_size=config.training.batch_size,
+        seed=config.training.seed,
+        share=devices.rows_of_host(config.training.batch_size, "training.batch_size"),
+        repeats=config.augment.repeats,
+        alternates=config.augment.alternate_flip,
+    )
+    eval_share = devices.rows_of_host(eval_batch, "evaluation.batch_size")
+    return train_order, EvaluationOrder(len(dataset.test), eval_batch, eval_share)
+
+
+def shape_of_images(config: Config, dataset: Dataset) -> tuple[int, int, int]:
+    """Return height, width and channels of the images that the network gets."""
+    data = config.data
+    if isinstance(dataset.train, Arrays):
+        height, width, channels = dataset.train.images.shape[1:]
+        return data.input_size or height, data.input_size or width, channels
+    if data.input_size:
+        raise ConfigError("data.input_size applies to in-memory images: set data.image_size for streamed ones.")
+    return data.image_size, data.image_size, 3
+
+
+def steps(
+    config: Config, model: nn.Module, optimizer: optax.GradientTransformation, augment: Augment, average: Callable
+) -> tuple[Callable, Callable]:
+    """Return the train step and the eval step of one device; `average` is over all of them."""
+    training, metrics = config.training, choose_metrics(config.evaluation.metrics)
+    one_train_step = functools.partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        augment=augment,
+        loss=choose_loss(training.loss),
+        counted=metrics,
+        microbatches=training.microbatches,
+        ema_decay=training.ema_decay,
+        skip_nonfinite=training.skip_nonfinite,
+        average=average,
+    )
+    how = dict(inputs=augment.inputs, flip=config.evaluation.flip, counted=metrics)
+    return one_train_step, functools.partial(eval_step, model=model, **how)
+
+
+def check_named_code(config: Config, trainer: Trainer) -> None:
+    """Check what a config names of the user's own code, or of Optax without being registered, if it names any."""
+    network = [name for name in (config.model.name, config.model.overrides.get("block", "")) if is_import(name)]
+    others = (config.optimizer.name, config.training.loss, *config.evaluation.metrics, *config.augment.transforms)
+    if network or any(is_import(name) or name.startswith("optax.") for name in others):
+        check_own_code(trainer, network)
 
 
 def with_preset(config: Config, dataset: Dataset, begun: dict | None) -> Config:

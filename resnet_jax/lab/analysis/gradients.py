@@ -31,9 +31,8 @@ def gradient_norms(
     variables: Variables,
     images: Images,
     labels: Labels,
-    train: bool = True,
 ) -> GradientNorms:
-    """Return the norms of the gradients of the cross-entropy, with batch statistics as in training or running ones.
+    """Return the norms of the gradients of the cross-entropy, with batch statistics as in training.
 
     Under batch statistics a loss depends on the others' inputs too: the gradient is that of the summed loss.
     """
@@ -48,7 +47,7 @@ def gradient_norms(
     def loss(params, taps):
         with tapped(taps):
             everything = variables | {"params": params}
-            logits, _ = model.apply(everything, images, train=train, mutable=["batch_stats"], rngs={"dropout": key})
+            logits, _ = model.apply(everything, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return jnp.sum(cross_entropy(logits, targets))
 
     @jax.jit

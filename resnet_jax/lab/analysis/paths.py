@@ -6,7 +6,6 @@ take k branches are binomial(n, k), and the gradient that comes through one of t
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -41,13 +40,12 @@ def path_gradients(
     labels: Labels,
     draws: int,
     seed: int,
-    progress: Callable[[int], None] = lambda length: None,
 ) -> PathGradients:
     """Return how much gradient comes through the paths of each length.
 
     The images pass the whole network, with running statistics; on its way back the gradient of the loss takes the
     branches of k blocks and the shortcuts of all others. `draws` paths of each length are taken at random, or all of
-    them where there are no more. `progress` is called with each length before it is measured.
+    them where there are no more.
 
     Raises ConfigError for a network without shortcuts, which has one path.
     """
@@ -68,7 +66,6 @@ def path_gradients(
 
     count, random, means = len(names), np.random.default_rng(seed), []
     for length in range(count + 1):
-        progress(length)
         found = [float(magnitude(_route(path, count))) for path in _paths(count, length, draws, random)]
         means.append(math.fsum(found) / len(found))
     paths, means = np.array([float(math.comb(count, k)) for k in range(count + 1)]), np.array(means)

@@ -44,7 +44,6 @@ def loss_surface(
     score: Callable[..., Score],
     steps: Float[np.ndarray, " points"],
     dimensions: int,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Return loss and error on a grid: shape (points,) for one dimension, (points, points) for two.
 
@@ -52,12 +51,9 @@ def loss_surface(
       score: of the shares of the directions, an argument each.
       steps: those shares; the first direction is the first axis.
       dimensions: 1 or 2.
-      progress: called with the number of points that are done.
     """
-    found = []
-    for place in np.ndindex(*[len(steps)] * dimensions):
-        found.append(score(*(np.float32(steps[i]) for i in place)))
-        progress(len(found))
+    places = np.ndindex(*[len(steps)] * dimensions)
+    found = [score(*(np.float32(steps[i]) for i in place)) for place in places]
     loss, error = (np.array([getattr(one, name) for one in found]) for name in ("loss", "error"))
     shape = [len(steps)] * dimensions
     return loss.reshape(shape), error.reshape(shape)
