@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
             command = importlib.import_module(f"resnet_jax.commands.{verb}")
             command.add_arguments(described)
             described.set_defaults(run=command.run)
-    values = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
         from resnet_jax.run.compilation import (
             keep_programs,  # imports JAX, which takes seconds: signals are heeded before
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         keep_programs()
         with own_modules():
-            values.run(values)
+            args.run(args)
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

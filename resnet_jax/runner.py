@@ -175,13 +175,13 @@ def _replay(config: Config, trainer: Trainer, record: RunDirectory, interrupts: 
     state = trainer.initial_state()
     with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
         restored = checkpoints.restore(state)
-    before, metrics, spoiled = replay(trainer, state if restored is None else restored, step)
+    before, metrics, non_finite = replay(trainer, state if restored is None else restored, step)
     record.write_arrays("diverged.npz", before)
-    result = {"step": step, **metrics, "spoiled": len(spoiled), "first_spoiled": spoiled[:3]}
+    result = {"step": step, **metrics, "spoiled": len(non_finite), "first_spoiled": non_finite[:3]}
     record.write_summary(result, "replay.json")
     print(
         f"Step {step} gives a loss of {metrics['loss']} and a gradient of norm {metrics['gradient_norm']}, which "
-        f"spoils {len(spoiled)} arrays of parameters; what it began with is in {record.path / 'diverged.npz'}"
+        f"spoils {len(non_finite)} arrays of parameters; what it began with is in {record.path / 'diverged.npz'}"
     )
     return result
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnet_jax.commands.loading import add_subject_arguments, subject
+from resnet_jax.commands.loading import add_network_arguments, load_network
 from resnet_jax.commands.measurements import MEASUREMENTS, Measurement, Numbers
 from resnet_jax.commands.networks import import_code
 from resnet_jax.errors import ConfigError
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, measurement in MEASUREMENTS.items():
         described = kinds.add_parser(name, help=measurement.purpose, description=measurement.purpose)
-        add_subject_arguments(described, measurement.examples)
+        add_network_arguments(described, measurement.examples)
         for flag, options in measurement.flags.items():
             described.add_argument(flag, **options)
         described.add_argument(
@@ -39,23 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Measure each network, write the numbers and the figure, and show the table.
 
     Raises UserError if networks, data or options do not go together, or if nothing can be written.
     Ctrl-C leaves no file.
     """
-    measurement, name = MEASUREMENTS[values.what], record_name(values)
-    check_options(values)
-    import_code(values.config)
-    file = target(values.out, values.runs[0], name)
+    measurement, name = MEASUREMENTS[args.what], record_name(args)
+    check_options(args)
+    import_code(args.config)
+    file = target(args.out, args.runs[0], name)
     try:
         with Console(stderr=True).status("") as status:
             networks = []
-            for number, run in enumerate(values.runs, start=1):
-                status.update(f"{values.what}: {run} ({number} of {len(values.runs)})")
-                networks.append(measured(measurement, run, values))
-        settings = {"seed": values.seed} | {name: getattr(values, name) for name in measurement.settings}
+            for number, run in enumerate(args.runs, start=1):
+                status.update(f"{args.what}: {run} ({number} of {len(args.runs)})")
+                networks.append(measured(measurement, run, args))
+        settings = {"seed": args.seed} | {name: getattr(args, name) for name in measurement.settings}
         record = {"what": name, "settings": settings, "networks": distinct(networks), "versions": versions()}
         write_atomically(file, json.dumps(rounded(record), indent=1, allow_nan=False).encode() + b"\n")
         write_atomically(file.with_suffix(".png"), draw_analysis(rounded(record)))
@@ -66,32 +66,32 @@ def run(values: argparse.Namespace) -> None:
     print(f"The numbers are in {file}, the figure in {file.with_suffix('.png')}.")
 
 
-def measured(measurement: Measurement, run: str, values: argparse.Namespace) -> Numbers:
+def measured(measurement: Measurement, run: str, args: argparse.Namespace) -> Numbers:
     """Return what is measured on one network, with what it was measured on."""
-    index = values.index if measurement.examples is None else None
-    one = subject(run, values, measurement.examples or 1, index)
+    index = args.index if measurement.examples is None else None
+    one = load_network(run, args, measurement.examples or 1, index)
     about = {"name": one.name, "network": one.network, "data": one.source, "examples": len(one.labels)}
-    return about | measurement.measure(one, values)
+    return about | measurement.measure(one, args)
 
 
-def check_options(values: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
     """Raise ConfigError for an option below what it can be."""
     least = {"draws": 1, "steps": 2, "points": 2, "channels": 1, "seed": 0}
     for name, lowest in least.items():
-        value = getattr(values, name, None)
+        value = getattr(args, name, None)
         if value is not None and value < lowest:
             raise ConfigError(f"--{name} is {value} and must be {lowest} or more.")
-    if getattr(values, "swaps", None) and min(values.swaps) < 0:
+    if getattr(args, "swaps", None) and min(args.swaps) < 0:
         raise ConfigError("--swaps are numbers of pairs: use 0 or more.")
-    if not 0 < getattr(values, "reach", 1.0) < math.inf:
-        raise ConfigError(f"--reach is {values.reach} and must be more than 0, and finite.")
+    if not 0 < getattr(args, "reach", 1.0) < math.inf:
+        raise ConfigError(f"--reach is {args.reach} and must be more than 0, and finite.")
 
 
-def record_name(values: argparse.Namespace) -> str:
+def record_name(args: argparse.Namespace) -> str:
     """Return the name of a record: the measurement's, with its variant."""
-    if values.what == "deletion" and values.count is not None:
+    if args.what == "deletion" and args.count is not None:
         return "deletion_count"
-    return f"surface_{values.dimensions}d" if values.what == "surface" else values.what
+    return f"surface_{args.dimensions}d" if args.what == "surface" else args.what
 
 
 def target(out: str | None, run: str, name: str) -> Path:

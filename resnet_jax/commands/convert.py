@@ -22,20 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_arguments(parser)
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Write the weights, and say how many there are.
 
     Raises ConfigError if the file is there, and is not to be replaced.
     """
-    if Path(values.target).exists() and not values.force:
-        raise ConfigError(f"{values.target} is there already: name another file, or replace it by --force.")
-    import_code(values.config)
-    known = of_weights(run_folder(values.source) or values.source)
-    name, model = chosen_network(values.model, known, values.set)
-    variables = loaded(model, values.source, known, values.average)
-    fields = (known.overrides if known and known.network == name else {}) | overrides(values.set)
+    if Path(args.target).exists() and not args.force:
+        raise ConfigError(f"{args.target} is there already: name another file, or replace it by --force.")
+    import_code(args.config)
+    known = of_weights(run_folder(args.source) or args.source)
+    name, model = chosen_network(args.model, known, args.set)
+    variables = loaded(model, args.source, known, args.average)
+    fields = (known.overrides if known and known.network == name else {}) | overrides(args.set)
     preset = dataclasses.replace(known, network=name, overrides=fields) if known else None
-    save_weights(model, variables, values.target, preset)
+    save_weights(model, variables, args.target, preset)
     arrays = len(jax.tree.leaves(variables))
     parameters = sum(math.prod(array.shape) for array in jax.tree.leaves(variables["params"]))
-    print(f"{values.target} has the {arrays} arrays of {name}, of which {parameters:,} values are parameters.")
+    print(f"{args.target} has the {arrays} arrays of {name}, of which {parameters:,} values are parameters.")

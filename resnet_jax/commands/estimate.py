@@ -46,42 +46,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--examples", type=int, nargs=2, metavar=("TRAIN", "TEST"), help="number of images")
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Show time and cost as a table, and a sentence on what they rest on."""
-    rows, basis = estimated(values)
-    table = Table("", f"{values.config} on {values.devices} device{'s' * (values.devices > 1)}")
+    rows, basis = estimated(args)
+    table = Table("", f"{args.config} on {args.devices} device{'s' * (args.devices > 1)}")
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     print(basis)
 
 
-def estimated(values: argparse.Namespace) -> tuple[list[tuple[str, str]], str]:
+def estimated(args: argparse.Namespace) -> tuple[list[tuple[str, str]], str]:
     """Return the rows of the table, and on what they rest.
 
     Raises ConfigError for a config, a record or a number that gives no estimate.
     """
-    config = typed_config(load(values.config))
-    given = dict(vars(values))
+    config = typed_config(load(args.config))
+    given = dict(vars(args))
     for name in ("images_per_second", "size_of_measurement", "devices", "price", "input_images_per_second"):
         if given[name] is not None and not 0 < given[name] < math.inf:
             raise ConfigError(f"--{name.replace('_', '-')} is {given[name]} and must be more than 0.")
-    if values.examples and min(values.examples) < 1:
-        raise ConfigError(f"--examples is {values.examples}: give 1 or more of both.")
-    work = work_of_config(config, values.examples)
-    if values.record:
-        rate, size, what = measured(pathlib.Path(values.record), config)
-        size = values.size_of_measurement or size
+    if args.examples and min(args.examples) < 1:
+        raise ConfigError(f"--examples is {args.examples}: give 1 or more of both.")
+    work = work_of_config(config, args.examples)
+    if args.record:
+        rate, size, what = measured(pathlib.Path(args.record), config)
+        size = args.size_of_measurement or size
     else:
-        rate, size = values.images_per_second, values.size_of_measurement or 224
+        rate, size = args.images_per_second, args.size_of_measurement or 224
         what = f"{rate:,.6g} images a second of one device, as given"
     found = estimate(
         work,
         rate,
-        values.devices,
+        args.devices,
         measured_size=size,
-        input_images_per_second=values.input_images_per_second or math.inf,
-        price=values.price,
+        input_images_per_second=args.input_images_per_second or math.inf,
+        price=args.price,
     )
     basis = (
         f"It rests on {what}, at {size} pixels a side; on an image costing what its pixels cost, an evaluation a third "

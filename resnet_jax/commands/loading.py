@@ -23,7 +23,7 @@ from resnet_jax.weights.presets import Preset, named, of_weights, presets, run_f
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Subject:
+class LoadedNetwork:
     """A network that is measured.
 
     Attributes:
@@ -58,7 +58,7 @@ class Subject:
         return initialize(self.model, key, self.images.shape[1:])
 
 
-def add_subject_arguments(parser: argparse.ArgumentParser, examples: int | None) -> None:
+def add_network_arguments(parser: argparse.ArgumentParser, examples: int | None) -> None:
     """Declare the networks, their data and, unless `examples` is None, how many of these are taken."""
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", help="a run's folder, a weights file, a preset, hf:OWNER/NAME"
@@ -80,12 +80,12 @@ def add_subject_arguments(parser: argparse.ArgumentParser, examples: int | None)
     add_weights_arguments(parser)
 
 
-def subject(run: str, values: argparse.Namespace, examples: int, index: int | None = None) -> Subject:
+def load_network(run: str, args: argparse.Namespace, examples: int, index: int | None = None) -> LoadedNetwork:
     """Return the network of a run or of weights, with examples of its evaluation data.
 
     Args:
       run: as the user names it.
-      values: what `add_subject_arguments` declares.
+      args: what `add_network_arguments` declares.
       examples: how many are taken where the user does not say it, at most.
       index: of the one example that is taken instead.
 
@@ -101,22 +101,22 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
     known = of_weights(folder or run)
     if folder is None and known is None and not Path(run).exists() and not run.startswith("hf:"):
         raise ConfigError(f"there is no run, weights file or preset {run}{nearest(run, presets())}: check the name.")
-    if folder is not None and known is None and values.model is None:
+    if folder is not None and known is None and args.model is None:
         raise ConfigError(
             f"{run} holds no run whose network is known (preset.json): train there first, or name --model."
         )
-    network, model = chosen_network(values.model, known, values.set)
-    preset = named(values.preset) if values.preset else known
+    network, model = chosen_network(args.model, known, args.set)
+    preset = named(args.preset) if args.preset else known
 
-    source = values.source or (preset.dataset if preset else data.get("source"))
+    source = args.source or (preset.dataset if preset else data.get("source"))
     if source is None:
         raise ConfigError(f"{run} does not say on which data it is measured: name them by --data.source.")
-    path = values.path or (data.get("path") if source == data.get("source") else None)
+    path = args.path or (data.get("path") if source == data.get("source") else None)
     classes = preset.classes if preset else ()
     size = data.get("image_size") or (preset.size if preset else 32)
     dataset = open_dataset(source, path, image_size=size, num_classes=len(classes) or 1000)
-    indices = _drawn(len(dataset.test), values, examples) if index is None else _one(len(dataset.test), index)
-    variables = loaded(model, run, known, values.average)
+    indices = _drawn(len(dataset.test), args, examples) if index is None else _one(len(dataset.test), index)
+    variables = loaded(model, run, known, args.average)
     pixels, labels = _read(dataset, preset, indices)
     augment = Augment(
         mean=tuple(preset.mean if preset else dataset.mean),
@@ -125,7 +125,7 @@ def subject(run: str, values: argparse.Namespace, examples: int, index: int | No
         size=preset.size if preset and preset.size != pixels.shape[1] else None,
     )
     _check(run, model, variables, pixels, augment, dataset, labels)
-    return Subject(
+    return LoadedNetwork(
         name=called(run),
         network=network,
         model=model,
@@ -150,11 +150,11 @@ def called(run: str) -> str:
     return "/".join(path.parts[-2:] if of_sweep else path.parts[-1:])
 
 
-def _drawn(available: int, values: argparse.Namespace, most: int) -> np.ndarray:
-    wanted = min(most, available) if values.examples is None else values.examples
+def _drawn(available: int, args: argparse.Namespace, most: int) -> np.ndarray:
+    wanted = min(most, available) if args.examples is None else args.examples
     if not 1 <= wanted <= available:
         raise ConfigError(f"--examples is {wanted}, and there are {available} evaluation examples: ask for 1 to that.")
-    return np.sort(np.random.default_rng(values.seed).permutation(available)[:wanted])
+    return np.sort(np.random.default_rng(args.seed).permutation(available)[:wanted])
 
 
 def _one(available: int, index: int) -> np.ndarray:

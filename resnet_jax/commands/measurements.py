@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from resnet_jax.commands.loading import Subject
+from resnet_jax.commands.loading import LoadedNetwork
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.analysis import correlation, deletion, maps, paths, reordering, responses, spectrum, surface
 from resnet_jax.lab.analysis.gradcam import gradcam
@@ -30,34 +30,34 @@ class Measurement(NamedTuple):
 
     Attributes:
       purpose: what it is, and of which paper.
-      measure: (subject, values) to its numbers.
+      measure: (network, arguments) to its numbers.
       examples: taken where the user does not say how many; None: the one that `--index` names.
       flags: what it takes besides, as `add_argument` does.
       settings: of these, the names of those that the record keeps.
     """
 
     purpose: str
-    measure: Callable[[Subject, argparse.Namespace], Numbers]
+    measure: Callable[[LoadedNetwork, argparse.Namespace], Numbers]
     examples: int | None
     flags: Mapping[str, Any] = MappingProxyType({})
     settings: tuple[str, ...] = ()
 
 
-def measure_deletion(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_deletion(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Delete each block, or with `--count` several."""
-    given = one.model, one.variables, one.images, one.labels
-    if values.count is None:
+    given = net.model, net.variables, net.images, net.labels
+    if args.count is None:
         found = deletion.delete_each(*given)
-        order = [block.name for block in blocks(one.model, one.variables, one.images[:1])]
+        order = [block.name for block in blocks(net.model, net.variables, net.images[:1])]
         without = [
             {"block": block.name, "place": order.index(block.name) + 1, "keeps_shape": block.keeps_shape}
             | score._asdict()
             for block, score in zip(found.blocks, found.without, strict=True)
         ]
         return {"whole": found.whole._asdict(), "blocks": len(order), "without": without}
-    available = len(deletion.deletable(one.model, one.variables, one.images))
-    counts = values.count or spread(available)
-    found = deletion.delete_several(*given, counts, values.draws, values.seed)
+    available = len(deletion.deletable(net.model, net.variables, net.images))
+    counts = args.count or spread(available)
+    found = deletion.delete_several(*given, counts, args.draws, args.seed)
     without = [
         {"count": count, "error": [score.error for score in scores]}
         for count, scores in zip(counts, found.without, strict=True)
@@ -70,123 +70,123 @@ def spread(most: int, points: int = 10) -> list[int]:
     return sorted({round(number) for number in np.linspace(1, most, min(most, points))})
 
 
-def measure_reordering(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_reordering(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Swap blocks."""
-    given = one.model, one.variables, one.images, one.labels
+    given = net.model, net.variables, net.images, net.labels
     swapped = sum(len(names) for names in reordering.exchangeable(*given[:3]))
-    whole, found = reordering.reorder_at_random(*given, values.swaps or spread(2 * swapped), values.draws, values.seed)
-    rows = [{"swaps": one.swaps, "correlation": one.correlation, "error": one.score.error} for one in found]
+    whole, found = reordering.reorder_at_random(*given, args.swaps or spread(2 * swapped), args.draws, args.seed)
+    rows = [{"swaps": row.swaps, "correlation": row.correlation, "error": row.score.error} for row in found]
     return {"whole": whole._asdict(), "reordered": rows}
 
 
-def measure_gradients(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_gradients(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Take the gradients at initialization and with the weights that are there."""
-    states = {"initial": one.initial_variables(), "trained": one.variables}
+    states = {"initial": net.initial_variables(), "trained": net.variables}
     return {
-        name: gradient_norms(one.model, variables, one.images, one.labels)._asdict()
+        name: gradient_norms(net.model, variables, net.images, net.labels)._asdict()
         for name, variables in states.items()
     }
 
 
-def measure_correlation(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_correlation(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Correlate gradients along lines between pairs of examples, at initialization and now."""
-    pairs = len(one.labels) // 2
+    pairs = len(net.labels) // 2
     if not pairs:
         raise ConfigError("a line leads from one example to another: ask for two --examples or more.")
     # A new network's statistics are of no data, and its deeper maps then grow or fade.
     states = {
-        "initial": with_statistics_of(one.model, one.initial_variables(), one.images),
-        "trained": one.variables,
+        "initial": with_statistics_of(net.model, net.initial_variables(), net.images),
+        "trained": net.variables,
     }
     found = {}
-    for at in values.at:
+    for at in args.at:
         for state, variables in states.items():
-            gradients = correlation.gradient_function(one.model, variables, one.images[:1], at)
+            gradients = correlation.gradient_function(net.model, variables, net.images[:1], at)
             curves = []
-            for first, second, label in zip(one.images[::2], one.images[1::2], one.labels[::2], strict=False):
-                along = gradients(correlation.line(first, second, values.points), int(label))
+            for first, second, label in zip(net.images[::2], net.images[1::2], net.labels[::2], strict=False):
+                along = gradients(correlation.line(first, second, args.points), int(label))
                 curves.append(correlation.by_lag(correlation.correlations(along)))
             found.setdefault(state, {})[at] = np.mean(curves, axis=0)
     noises = {}
     for name, noise in (("white", correlation.white_noise), ("brown", correlation.brown_noise)):
-        drawn = noise(values.points, NOISE_VALUES, values.seed)
+        drawn = noise(args.points, NOISE_VALUES, args.seed)
         noises[name] = correlation.by_lag(correlation.correlations(drawn))
-    lags = np.arange(values.points) / (values.points - 1)
+    lags = np.arange(args.points) / (args.points - 1)
     return {"lines": pairs, "lags": lags, **found, "noise": noises}
 
 
-def measure_paths(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_paths(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Send the gradient back through paths of each length."""
-    return paths.path_gradients(one.model, one.variables, one.images, one.labels, values.draws, values.seed)._asdict()
+    return paths.path_gradients(net.model, net.variables, net.images, net.labels, args.draws, args.seed)._asdict()
 
 
-def measure_responses(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_responses(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Take the deviations of the responses."""
-    return {"responses": responses.layer_responses(one.model, one.variables, one.images)}
+    return {"responses": responses.layer_responses(net.model, net.variables, net.images)}
 
 
-def measure_surface(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_surface(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Walk from the weights into one or two random directions."""
-    keys = jax.random.split(jax.random.key(values.seed), values.dimensions)
-    params = one.variables["params"]
+    keys = jax.random.split(jax.random.key(args.seed), args.dimensions)
+    params = net.variables["params"]
     directions = [surface.filter_direction(params, key) for key in keys]
 
     def logits_of(params, directions, shares, images) -> Any:
-        there = one.variables | {"params": surface.moved(params, directions, shares)}
-        return one.model.apply(there, images, train=False)
+        there = net.variables | {"params": surface.moved(params, directions, shares)}
+        return net.model.apply(there, images, train=False)
 
-    score = scorer(logits_of, one.images, one.labels)
-    points = values.points or {1: 51, 2: 25}[values.dimensions]
-    steps = np.linspace(-values.reach, values.reach, points)
-    loss, error = surface.loss_surface(lambda *shares: score(params, directions, shares), steps, values.dimensions)
-    whole = score(params, directions, (np.float32(0),) * values.dimensions)
+    score = scorer(logits_of, net.images, net.labels)
+    points = args.points or {1: 51, 2: 25}[args.dimensions]
+    steps = np.linspace(-args.reach, args.reach, points)
+    loss, error = surface.loss_surface(lambda *shares: score(params, directions, shares), steps, args.dimensions)
+    whole = score(params, directions, (np.float32(0),) * args.dimensions)
     return {"whole": whole._asdict(), "steps": steps, "loss": loss, "error": error}
 
 
-def measure_spectrum(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_spectrum(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Find the eigenvalues of the Hessian around the weights."""
-    given = one.model, one.variables, one.images, one.labels
-    found = spectrum.hessian_spectrum(*given, values.steps, values.draws, values.seed)
+    given = net.model, net.variables, net.images, net.labels
+    found = spectrum.hessian_spectrum(*given, args.steps, args.draws, args.seed)
     return {"spectra": [each._asdict() for each in found]}
 
 
-def measure_features(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_features(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Take the liveliest maps of each stage."""
-    found = maps.liveliest_maps(one.model, one.variables, one.images[0], values.channels)
+    found = maps.liveliest_maps(net.model, net.variables, net.images[0], args.channels)
     return {
-        "index": int(one.indices[0]),
-        "class": one.classes[one.labels[0]],
-        "image": png(one.pixels[0]),
+        "index": int(net.indices[0]),
+        "class": net.classes[net.labels[0]],
+        "image": png(net.pixels[0]),
         "stages": {name: stage._asdict() for name, stage in found.items()},
     }
 
 
-def measure_gradcam(one: Subject, values: argparse.Namespace) -> Numbers:
+def measure_gradcam(net: LoadedNetwork, args: argparse.Namespace) -> Numbers:
     """Find where the network sees the class that it takes for the likeliest."""
 
     @jax.jit
     def program(variables, images):
-        scores: Any = one.model.apply(variables, images, train=False)
+        scores: Any = net.model.apply(variables, images, train=False)
         likeliest = jnp.argmax(scores, axis=1)
-        return jax.nn.softmax(scores), gradcam(one.model, variables, images, likeliest)
+        return jax.nn.softmax(scores), gradcam(net.model, variables, images, likeliest)
 
-    probabilities, heat = jax.device_get(program(one.variables, one.images))
+    probabilities, heat = jax.device_get(program(net.variables, net.images))
     rows = [
         {
-            "index": int(one.indices[i]),
-            "class": one.classes[one.labels[i]],
-            "seen": _class(one, int(np.argmax(probabilities[i]))),
+            "index": int(net.indices[i]),
+            "class": net.classes[net.labels[i]],
+            "seen": _class(net, int(np.argmax(probabilities[i]))),
             "probability": float(np.max(probabilities[i])),
-            "image": png(one.pixels[i]),
+            "image": png(net.pixels[i]),
             "heat": heat[i],
         }
-        for i in range(len(one.labels))
+        for i in range(len(net.labels))
     ]
     return {"images": rows}
 
 
-def _class(one: Subject, label: int) -> str:
-    return one.classes[label] if label < len(one.classes) else str(label)
+def _class(net: LoadedNetwork, label: int) -> str:
+    return net.classes[label] if label < len(net.classes) else str(label)
 
 
 def png(image: np.ndarray) -> str:

@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Show the networks that match the pattern."""
-    show(rows(values.pattern), values.format)
+    show(rows(args.pattern), args.format)
 
 
 def rows(pattern: str) -> list[dict]:

@@ -34,31 +34,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", help="TFDS's data folder, if it is not its default")
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Pack, showing how far it is, and tell what was packed and what was odd or left out."""
-    limits = {"resize": values.resize, "raw": values.raw, "shard-examples": values.shard_examples}
-    for name, value in (limits | {"workers": values.workers, "quality": values.quality}).items():
+    limits = {"resize": args.resize, "raw": args.raw, "shard-examples": args.shard_examples}
+    for name, value in (limits | {"workers": args.workers, "quality": args.quality}).items():
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is {value} and must be 1 or more.")
-    if values.quality > 100:
-        raise ConfigError(f"--quality is {values.quality} and must be 100 or less.")
-    form = PackFormat(values.resize or values.raw, values.raw is not None, values.quality)
+    if args.quality > 100:
+        raise ConfigError(f"--quality is {args.quality} and must be 100 or less.")
+    form = PackFormat(args.resize or args.raw, args.raw is not None, args.quality)
     console = Console()
     with console.status("Looking for the images"):
-        dataset = open_source(values.source, values.data_dir)
+        dataset = open_source(args.source, args.data_dir)
     print(*dataset.description, sep="\n", flush=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("")
         index = pack(
             dataset,
-            values.folder,
+            args.folder,
             form,
-            shard_examples=values.shard_examples,
-            workers=values.workers,
+            shard_examples=args.shard_examples,
+            workers=args.workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    for line in summary(index, values.folder):
+    for line in summary(index, args.folder):
         print(line)
 
 

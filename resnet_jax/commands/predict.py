@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_arguments(parser)
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Show the likeliest classes of each image, and draw the pictures.
 
     What is no image is named on standard error, and the others are predicted.
@@ -70,32 +70,32 @@ def run(values: argparse.Namespace) -> None:
       ConfigError: network, weights and preset are not known, or do not say enough.
       DataError: there are no images, the weights cannot be used, or, at the end, some files were no images.
     """
-    if values.top < 1:
-        raise ConfigError(f"--top is {values.top}: show 1 class or more.")
-    import_code(values.config)
-    weights, preset = chosen_weights(values.model, values.weights, values.preset)
+    if args.top < 1:
+        raise ConfigError(f"--top is {args.top}: show 1 class or more.")
+    import_code(args.config)
+    weights, preset = chosen_weights(args.model, args.weights, args.preset)
     # A default preset says how to prepare images for weights that are not known, but not what their network is.
-    known = of_weights(weights) or (named(values.preset) if values.preset else None)
-    _, model = chosen_network(values.model, known, values.set)
+    known = of_weights(weights) or (named(args.preset) if args.preset else None)
+    _, model = chosen_network(args.model, known, args.set)
     if not model.num_classes:
         raise ConfigError("the network has no head and so no classes: leave num_classes at what its weights have.")
-    files = image_files(values.images)
-    variables = loaded(model, weights, known, values.average)
+    files = image_files(args.images)
+    variables = loaded(model, weights, known, args.average)
     classes = preset.classes
     if len(classes) != model.num_classes:  # nobody knows their names
         classes = tuple(str(label) for label in range(model.num_classes))
 
     unreadable, rows = [], []
-    pictures = picture_files(files, values.pictures)
+    pictures = picture_files(files, args.pictures)
     images = readable(files, preset, unreadable)
     for seen in predict(model, variables, preset, images, min(BATCH, len(files)), with_heat=bool(pictures)):
-        best = likeliest(seen.probabilities, classes, values.top)
+        best = likeliest(seen.probabilities, classes, args.top)
         rows.append({"file": str(seen.file), "classes": best})
         if pictures and seen.heat is not None:
             pairs = [(row["class"], row["probability"]) for row in best]
             draw_prediction(seen.image, seen.heat, pairs, pictures[seen.file], seen.file.name)
-    if rows or values.format == "json":
-        show(rows, values.format)
+    if rows or args.format == "json":
+        show(rows, args.format)
     if unreadable:
         raise DataError(f"{len(unreadable)} of {len(files)} files could not be read as images and are named above.")
 

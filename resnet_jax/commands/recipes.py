@@ -55,20 +55,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("table", "markdown"), default="table")
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Show one recipe beside its source, or list all."""
     sources = read_sources(SOURCES)
-    chosen = [find_source(sources, values.name)] if values.name else list(sources.values())
-    if values.name:
+    chosen = [find_source(sources, args.name)] if args.name else list(sources.values())
+    if args.name:
         print(f"{chosen[0].config}: {chosen[0].source}")
-        show(("field", "here", "source", "where", "why it differs"), beside(chosen[0]), values.format)
+        show(("field", "here", "source", "where", "why it differs"), beside(chosen[0]), args.format)
         return
-    if values.format == "markdown":
+    if args.format == "markdown":
         print(HEADING)
-    show(HEADER, [line(source) for source in chosen], values.format)
-    if values.format == "markdown":
+    show(HEADER, [line(source) for source in chosen], args.format)
+    if args.format == "markdown":
         print(DIFFERENCES)
-        show(("recipe", "field", "here", "source", "why"), differences(chosen), values.format)
+        show(("recipe", "field", "here", "source", "why"), differences(chosen), args.format)
         print(ESTIMATE, end="")
         parser = argparse.ArgumentParser()
         estimate.add_arguments(parser)

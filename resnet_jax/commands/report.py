@@ -25,21 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--published", action="store_true", help="print what was published, with its sources")
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Print the report, or write it."""
-    if values.published:
+    if args.published:
         print(to_markdown([part for dataset in TITLES for part in published_parts(dataset, None)], ""), end="")
         return
-    if not values.runs:
+    if not args.runs:
         raise ConfigError("no runs are named: give their folders, such as `report runs/degradation`, or --published.")
-    if values.out is not None and values.out.suffix != ".html":
-        raise ConfigError(f"--out={values.out} is no page: name a file that ends with .html.")
+    if args.out is not None and args.out.suffix != ".html":
+        raise ConfigError(f"--out={args.out} is no page: name a file that ends with .html.")
     notes: list[str] = []
-    parts = page(find(values.runs, notes), notes)
-    if values.out is None:
+    parts = page(find(args.runs, notes), notes)
+    if args.out is None:
         print(to_markdown([part for part in parts if not isinstance(part, Figure)], ""), end="")
     else:
-        write(parts, values.out)
+        write(parts, args.out)
     for note in notes:
         print(printable(note, 1000), file=sys.stderr)
 

@@ -25,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fields_argument(parser)
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Show the layers of the network."""
-    model = create_model(values.name, **overrides(values.set))
-    size = values.image_size or (32 if getattr(model, "stem", "") == "cifar" else 224)
-    if size < 1 or values.channels < 1:
-        raise ConfigError(f"an image of {size} pixels and {values.channels} channels is none: use 1 or more of both.")
-    show(values.name, size, layers(model, (size, size, values.channels)), values.format)
+    model = create_model(args.name, **overrides(args.set))
+    size = args.image_size or (32 if getattr(model, "stem", "") == "cifar" else 224)
+    if size < 1 or args.channels < 1:
+        raise ConfigError(f"an image of {size} pixels and {args.channels} channels is none: use 1 or more of both.")
+    show(args.name, size, layers(model, (size, size, args.channels)), args.format)
 
 
 def show(name: str, size: int, found: list[Layer], style: str) -> None:

@@ -13,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", type=pathlib.Path, help="a folder that `pack` wrote")
 
 
-def run(values: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Compare each file with its checksum, and say so; what is damaged is an error that names it."""
     with Progress(BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("")
-        files = verify(values.folder, lambda done, total: bar.update(task, completed=done, total=total))
-    print(f"All {files} files of {values.folder} are what was packed.")
+        files = verify(args.folder, lambda done, total: bar.update(task, completed=done, total=total))
+    print(f"All {files} files of {args.folder} are what was packed.")

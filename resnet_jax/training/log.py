@@ -22,7 +22,7 @@ class Log:
     """
 
     def __init__(self, trainer: Trainer, record: RunDirectory, progress: Progress, loggers: Loggers | None = None):
-        self._experiment = trainer
+        self._trainer = trainer
         self._record = record
         self._progress = progress
         self._loggers = loggers
@@ -45,7 +45,7 @@ class Log:
             self._clock = (end, time.perf_counter())
         self._write()
         self._window.append((end - start, means))
-        if end % self._experiment.log_every == 0:
+        if end % self._trainer.log_every == 0:
             self._close(end)
 
     def flush(self, end: int) -> None:
@@ -107,7 +107,7 @@ class Log:
             raise Diverged(f"at step {step} the loss is {loss} and the gradient's norm {norm}", step)
         step, since = self._clock
         self._clock = (end, now)
-        speed = (end - step) * self._experiment.batch_size / (now - since) if end > step else None
+        speed = (end - step) * self._trainer.batch_size / (now - since) if end > step else None
         counted = {name: means.pop(name)[-1] for name in ("skipped", "loss_scale") if name in means}
         taken = np.isfinite(means["loss"]) & np.isfinite(means["gradient_norm"])
         metrics = {name: float(np.mean(values[taken])) if taken.any() else None for name, values in means.items()}
@@ -117,7 +117,7 @@ class Log:
         self._progress.train(end, {name: value for name, value in metrics.items() if value is not None})
 
     def _add(self, step: int, split: str, metrics: dict[str, Any]) -> None:
-        epoch = round(step / self._experiment.epoch_steps, 4)
+        epoch = round(step / self._trainer.epoch_steps, 4)
         record = {"step": step, "epoch": epoch, "split": split, **metrics, "wall_seconds": round(self.wall_seconds, 3)}
         self._record.log(record)
         if self._loggers is not None:

@@ -46,8 +46,8 @@ def train(
             log.evaluated(first, evaluate(state))
 
         ranges, running = list(dispatches(trainer, first)), collections.deque()
-        with contextlib.closing(trainer.train_loader.batches(ranges)) as chunks:
-            for (start, end), rows in zip(ranges, chunks, strict=True):
+        with contextlib.closing(trainer.train_loader.batches(ranges)) as batches:
+            for (start, end), rows in zip(ranges, batches, strict=True):
                 dispatch = trainer.devices.shard(rows, trainer.steps_per_call)
                 state, means = trainer.train_program(state, data, dispatch, key)
                 interrupts.hold()
@@ -83,8 +83,8 @@ def evaluator(trainer: Trainer, interrupts: Interrupts):
 
     def measure(params, batch_stats, most):
         sums = []
-        with contextlib.closing(loader.batches(ranges[:most])) as chunks:
-            for rows in chunks:
+        with contextlib.closing(loader.batches(ranges[:most])) as batches:
+            for rows in batches:
                 dispatch = trainer.devices.shard(rows, most_steps)
                 sums.append(trainer.eval_program(params, batch_stats, data, dispatch))
                 if len(sums) > MAX_IN_FLIGHT:

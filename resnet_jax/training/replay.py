@@ -24,8 +24,8 @@ def advance(trainer: Trainer, state: TrainState, first: int, last: int) -> tuple
     data = trainer.devices.replicate(trainer.train_loader.data)
     ranges = [(start, min(end, last)) for start, end in dispatches(trainer, first) if start < last]
     means = {}
-    with contextlib.closing(trainer.train_loader.batches(ranges)) as chunks:
-        for rows in chunks:
+    with contextlib.closing(trainer.train_loader.batches(ranges)) as batches:
+        for rows in batches:
             dispatch = trainer.devices.shard(rows, trainer.steps_per_call)
             state, means = trainer.train_program(state, data, dispatch, key)
     if not ranges:
@@ -45,13 +45,13 @@ def replay(trainer: Trainer, state: TrainState, step: int) -> tuple[dict[str, An
     """
     state, _ = advance(trainer, state, int(state.step), step - 1)
     loader = trainer.train_loader
-    with contextlib.closing(loader.batches([(step - 1, step)])) as chunks:
-        row = {name: values[0] for name, values in next(chunks).items()}
+    with contextlib.closing(loader.batches([(step - 1, step)])) as batches:
+        row = {name: values[0] for name, values in next(batches).items()}
     batch = jax.device_get(row | loader.read(*jax.device_put((loader.data, row))))
     before = flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")
     before = {name: np.array(array) for name, array in before.items()}
     before |= {f"batch/{name}": array for name, array in batch.items()}
     state, means = advance(trainer, state, step - 1, step)
     params: dict[str, Any] = flatten_dict(jax.device_get(state.params), sep="/")
-    spoiled = [name for name, array in params.items() if not np.isfinite(array).all()]
-    return before, means, spoiled
+    non_finite = [name for name, array in params.items() if not np.isfinite(array).all()]
+    return before, means, non_finite
