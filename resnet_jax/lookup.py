@@ -85,7 +85,7 @@ def own(kind: str, name: str, registered: Mapping[str, Any]) -> Any:
 def call_with_fields(kind: str, name: str, function: Callable[..., Any], fields: Mapping[str, Any]) -> Any:
     """Call a function with those of `fields` that its signature names.
 
-    Raises ConfigError if it needs a parameter that is none of them, and for any exception in a user's function.
+    Raises ConfigError if it needs any other parameter, and for any exception in a user's function.
     """
     signature = parameters(function)
     for parameter in signature.values():

@@ -60,9 +60,6 @@ class Packed:
     def __len__(self) -> int:
         return len(self.labels) if self.counts else 0
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray | bytes, int]:
-        raise NotImplementedError
-
     def name(self, index: int) -> str:
         """The name that the example had where it was packed from."""
         names = load(self.folder / f"{self.split}-names.npy", (sum(self.counts),), np.bytes_)
@@ -141,7 +138,7 @@ def open_records(path: str | None) -> Dataset:
     for file in files_of(index):
         check_size(folder / file["file"], file["bytes"])
 
-    def split(name: str) -> Packed:
+    def split(name: str) -> Raw | Encoded:
         shards = index["splits"].get(name, {"shards": []})["shards"]  # without train, it can only be evaluated on
         return kind(
             folder, name, tuple(shard["file"] for shard in shards), tuple(shard["examples"] for shard in shards)
