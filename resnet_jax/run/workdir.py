@@ -285,7 +285,7 @@ class RunDirectory:
 
     def _open_events(self):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue] (likewise)
 
         self.tensorboard.mkdir(exist_ok=True)
         # The name's own clock counts seconds: a second start within one of them would overwrite the first's events.
