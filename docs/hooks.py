@@ -35,14 +35,23 @@ def on_files(files, config):
     return files
 
 
-def on_page_markdown(markdown, **_):
+def on_page_markdown(markdown, page, **_):
     """Point links at the site's own pages and pictures; links to folders of records become their names."""
+    if page.file.src_uri == "api.md":
+        markdown += measurements()
     markdown = PICTURE.sub(r"](\1)", markdown)
     markdown = re.sub(r"\[([^]]*)\]\((?:\.\./)?(results/[\w/.-]*)(?<!\.png)\)", r"\1 (`\2`)", markdown)
     markdown = re.sub(
         r"\]\((?:\.\./)?(CONTRIBUTING|SECURITY)\.md\)", lambda found: f"]({found[1].lower()}.md)", markdown
     )
     return re.sub(r"\]\(docs/", "](", markdown)
+
+
+def measurements():
+    """Return an entry of the API page for each function of resnet_jax.lab.analysis."""
+    from resnet_jax.lab import analysis
+
+    return "".join(f"\n::: {getattr(analysis, name).__module__}.{name}" for name in analysis.__all__)
 
 
 def commands():

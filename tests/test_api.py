@@ -34,8 +34,13 @@ def test_every_public_name_is_exported_and_documented(name):
 
 def test_help_shows_the_public_names_and_the_version():
     text = pydoc.plain(pydoc.render_doc(resnet_jax))
-    assert [name for name in PUBLIC if not re.search(rf"\b{name}\b", text)] == []
+    assert [name for name in PUBLIC if not re.search(rf"^    (class )?{name}\(", text, re.MULTILINE)] == []
     assert resnet_jax.__version__ in text
+
+
+def test_the_page_of_the_api_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert [name for name in resnet_jax.__all__ if f".{name}\n" not in page] == []
 
 
 def test_an_unknown_name_is_an_attribute_error():

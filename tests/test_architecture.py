@@ -95,3 +95,9 @@ def test_a_part_does_without_some_libraries(part):
     for file in FILES:
         if top(module_name(file)) == part:
             assert not imports(file)[1] & set(FORBIDDEN[part]), file
+
+
+def test_the_page_counts_the_parts_and_the_arrows_between_them():
+    arrows = {(top(module), top(used)) for module, uses in GRAPH.items() for used in uses if top(module) != top(used)}
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    assert f"There are {len(LAYERS)} parts at the top with {len(arrows)} arrows between them" in page

@@ -9,6 +9,8 @@ import statistics
 
 import pytest
 
+from resnet_jax import list_models
+
 ROOT = pathlib.Path(__file__).parents[1]
 ANALYSIS = ROOT / "results" / "analysis"
 
@@ -331,3 +333,28 @@ def test_the_accuracies_of_the_readme():
     )
     for kind in ("bfloat16", "float16"):
         says(f"ends at {top1(f'digits_precision/{kind}'):.1f} % of the 359 test images in both", of="faults.md")
+
+
+def test_the_counts_and_the_time_of_the_readme():
+    sweeps = [file for file in (ROOT / "configs" / "sweeps").glob("*.py") if file.stem not in ("__init__", "scales")]
+    names = {folder.name for folder in (ROOT / "results" / "studies" / "degradation").iterdir() if folder.is_dir()}
+    seconds = sum(summary["wall_seconds"] for name in names for summary, _ in runs("degradation", name))
+    assert sorted(names) == sorted(f"{kind}-{depth}" for kind in ("plain", "residual") for depth in (8, 20, 32, 56))
+    assert round(seconds / 60) == 6
+    says(
+        f"{len(list_models())} networks, weights of torchvision and timm",
+        f"[{len(sweeps)} sweeps with the papers' tables beside ours]",
+        "Plain and residual networks of 8 to 56 layers, three seeds: six minutes",
+        of="README.md",
+    )
+
+
+def test_the_speed_against_the_step_before():
+    record = json.loads((ROOT / "results" / "step" / "against.json").read_text())
+    ratio = {row["network"].partition(":")[0]: row["ratio"] for row in record["rows"]}
+    says(
+        f"of the commit {record['against']}",
+        f"ResNet-18 {ratio['resnet18']:.2f}, ResNet-50 {ratio['resnet50']:.2f}, ResNeXt-50 "
+        f"{ratio['resnext50_32x4d']:.2f} and CIFAR ResNet-20 {ratio['cifar_resnet20']:.2f} of its speed",
+        of="performance.md",
+    )

@@ -1,6 +1,6 @@
 """What identifies a data set: its classes, the number of examples of each split, and a hash of what they are.
 
-The hash covers names, labels and sizes where images are files, since reading them all takes minutes, and of the
+The hash covers names, labels and sizes where images are files, since reading them all takes minutes, and the
 pixels of in-memory images. It does not depend on the location of the files.
 """
 

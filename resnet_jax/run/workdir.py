@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from resnet_jax import __version__
 from resnet_jax.errors import ConfigError, InUse, UserError
 from resnet_jax.printable import printable
 from resnet_jax.run.files import disk_errors, open_own, read_json, write_atomically
 from resnet_jax.run.identity import DIFFERENCES_SHOWN, changed, covered, other_data, shown
 from resnet_jax.run.metrics import metric_lines, plain
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "resnet_jax")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class RunDirectory:
@@ -303,6 +304,7 @@ def versions() -> dict[str, str | None]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         **{package: _version(package) for package in _PACKAGES},
+        "resnet_jax": __version__,
     }
 
 

@@ -81,9 +81,11 @@ def train_step(
     def averaged(params):
         # A Python loop, not lax.scan: XLA on CPU runs a convolution inside a loop on one thread and 30 times slower.
         batch_stats, parts = state.batch_stats, []
-        for part in split((images, targets, batch["label"], batch["position"]), microbatches):
-            inputs, aims, labels, positions = part
-            gradients, sums, batch_stats = gradient(params, batch_stats, inputs, aims, labels, positions[0])
+        shards = split((images, targets, batch["label"], batch["position"]), microbatches)
+        for some_images, some_targets, labels, positions in shards:
+            gradients, sums, batch_stats = gradient(
+                params, batch_stats, some_images, some_targets, labels, positions[0]
+            )
             parts.append((gradients, sums))
         gradients, sums = functools.reduce(functools.partial(jax.tree.map, jnp.add), parts)
         gradients = jax.tree.map(lambda total: total / (microbatches * scale), gradients)
