@@ -1,6 +1,7 @@
 """Processes that tests start: each in a session of its own, which is killed after the test, however that ends."""
 
 import contextlib
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -8,7 +9,7 @@ import subprocess
 import time
 
 ROOT = pathlib.Path(__file__).parents[1]
-LIMIT_SECONDS = 1200  # for what takes some seconds: a machine may be ten times slower, and do other work
+LIMIT_SECONDS = 600  # for what takes some seconds: a machine may be ten times slower, and do other work
 
 _started = []
 
@@ -19,6 +20,14 @@ def start(command, **options):
     process = subprocess.Popen(command, start_new_session=True, **options)
     _started.append(process)
     return process
+
+
+@contextlib.contextmanager
+def no_more_children():
+    """Assert that no worker process is left of those that start here; other tests may have some of their own."""
+    before = set(multiprocessing.active_children())
+    yield
+    assert set(multiprocessing.active_children()) <= before
 
 
 def wait_until(condition, *processes):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import pathlib
 import re
 import shutil
@@ -25,6 +24,7 @@ from resnet_jax.run.checkpoints import Checkpoints
 from resnet_jax.run.metrics import read_metrics
 from resnet_jax.setup import build
 from resnet_jax.weights.presets import of_weights
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = [
@@ -402,7 +402,7 @@ def test_workers_are_kept_between_evaluations_and_gone_after_the_run(trained, tm
     real = workers.Workers._start
     monkeypatch.setattr(workers.Workers, "_start", lambda self: (started.append(self.count), real(self))[1])
     arguments = [*on(trained / "pictures"), "--config.data.workers=1", "--config.training.steps=8"]
-    assert start(tmp_path / "run", *arguments, "--config.training.ema_decay=0.9") == 0
+    with processes.no_more_children():
+        assert start(tmp_path / "run", *arguments, "--config.training.ema_decay=0.9") == 0
     evaluations = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "test"]
     assert len(evaluations) == 4 and started == [1]
-    assert not multiprocessing.active_children()

@@ -233,11 +233,15 @@ def assert_same(one, other):
 
 @pytest.fixture
 def nothing_left_behind():
-    """Fails a test that leaves worker processes or threads."""
-    before = set(threading.enumerate())
+    """Fails a test that leaves worker processes or threads; those of earlier tests are not its own."""
+
+    def running():
+        threads = {thread for thread in threading.enumerate() if not thread.daemon}
+        return threads | set(multiprocessing.active_children())
+
+    before = running()
     yield
-    left = lambda: [thread for thread in set(threading.enumerate()) - before if not thread.daemon]  # noqa: E731
-    processes.wait_until(lambda: not left() and not multiprocessing.active_children())
+    processes.wait_until(lambda: running() <= before)
 
 
 @functools.cache

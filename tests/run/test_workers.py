@@ -1,5 +1,4 @@
 import contextlib
-import multiprocessing
 import os
 import pathlib
 import signal
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.run.workers import WorkerKilled, Workers
+from tests import processes
 
 
 def doubled(number):
@@ -59,8 +59,8 @@ def test_several_maps_share_the_processes_and_one_that_is_dropped_leaves_nothing
     endless.close()
     again = list(pool.map(shelf, range(20)))
     assert [value for value, _ in again] == list(range(20))
-    assert {process for _, process in short} == {process for _, process in again}
-    assert len(multiprocessing.active_children()) == 3
+    ids = {process for _, process in short}
+    assert len(ids) == 3 and ids == {process for _, process in again}
 
 
 def test_an_error_of_the_function_is_raised_and_the_pool_serves_on(pool):
@@ -72,23 +72,24 @@ def test_an_error_of_the_function_is_raised_and_the_pool_serves_on(pool):
 
 
 def test_a_worker_that_was_killed_is_an_error_with_its_exit_code_and_the_pool_starts_again(pool):
-    with pytest.raises(WorkerKilled, match="exit code -9"):
+    with processes.no_more_children(), pytest.raises(WorkerKilled, match="exit code -9"):
         list(pool.map(deadly, range(10)))
-    assert not multiprocessing.active_children()
     assert list(pool.map(deadly, range(4))) == [0, 1, 2, 3]
 
 
 def test_workers_ignore_what_a_terminal_or_a_scheduler_sends_to_the_group(pool):
     results = pool.map(doubled, range(40))
     next(results)
-    for process in multiprocessing.active_children():
-        os.kill(process.pid, signal.SIGINT)
-        os.kill(process.pid, signal.SIGTERM)
+    for _, process in pool.map(Shelf(), range(3)):
+        os.kill(process, signal.SIGINT)
+        os.kill(process, signal.SIGTERM)
     assert [result["number"] for result in results] == list(range(1, 40))
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
 def test_results_lie_in_memory_without_a_name(pool):
+    count = lambda: pathlib.Path("/proc/self/maps").read_text().count("/memfd:resnet_jax (deleted)")  # noqa: E731
+    before = count()
     kept = [result["array"] for result in pool.map(doubled, range(1000, 1040))]
-    maps = pathlib.Path("/proc/self/maps").read_text()
-    assert maps.count("/memfd:resnet_jax (deleted)") == len(kept) and "/dev/shm/psm" not in maps
+    assert count() - before == len(kept)
+    assert "/dev/shm/psm" not in pathlib.Path("/proc/self/maps").read_text()
