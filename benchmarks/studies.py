@@ -56,7 +56,8 @@ def finished(name: str, values: argparse.Namespace, extra: list[str], environmen
 
 def main() -> None:
     """Run, keep and report."""
-    shipped = sorted(file.stem for file in (ROOT / "configs" / "sweeps").glob("*.py") if file.stem != "scales")
+    files = (ROOT / "configs" / "sweeps").glob("[a-z]*.py")
+    shipped = sorted(file.stem for file in files if file.stem != "scales")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", required=True)
     parser.add_argument("--out", type=pathlib.Path, help="folder of records and report")

@@ -12,15 +12,17 @@ PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "securit
 PICTURE = re.compile(r"\]\((?:\.\./)?(results/[^)]*\.png)\)")
 COMMANDS = """# Commands
 
-`main.py` trains, evaluates and runs sweeps; `python -m resnet_jax VERB` does everything else.
+Installed, the command is `resnet-jax VERB`; in a checkout, `python -m resnet_jax VERB` is the same.
 
-## main.py
+## train
 
 ```
-python main.py --config=FILE --workdir=DIR [--mode=train|eval|replay|list] [--variant=K] [--config.FIELD=VALUE ...]
+resnet-jax train CONFIG --workdir=DIR [--mode=train|eval|replay|list] [--variant=K] [--config.FIELD=VALUE ...]
 ```
 
-`python main.py --help` lists the [config fields](config.md), `--help=WORD` those that mention a word.
+CONFIG is a file, or the name of one of the project's: `digits`, `resnet50:rsb_a2`, `sweeps/degradation`. In a checkout,
+`python main.py --config=CONFIG` with the same flags is the same command. `resnet-jax train --help` lists the [config
+fields](config.md), `--help=WORD` those that mention a word.
 """
 
 
@@ -60,7 +62,7 @@ def commands():
     from resnet_jax.__main__ import VERBS
 
     page = COMMANDS
-    for verb in VERBS:
+    for verb in list(VERBS)[1:]:  # without train, whose help is the page of the config fields
         shown = subprocess.run([*python, verb, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
         page += f"\n## {verb}\n\n```\n{shown.stdout}```\n"
     return page

@@ -1,18 +1,21 @@
-"""The commands beside training: `python -m resnet_jax VERB`."""
+"""The commands: `resnet-jax VERB`, or `python -m resnet_jax VERB`."""
 
 import argparse
 import importlib
 import os
+import pathlib
 import signal
 import sys
 
 from resnet_jax import __version__
-from resnet_jax.errors import UserError
+from resnet_jax.errors import UserError, named_extra
 from resnet_jax.lookup import own_modules
 from resnet_jax.run import interrupts
 
 # Verb to what it does. `resnet_jax.commands` has a module for each, which is imported when it is called.
 VERBS = {
+    "train": "Train or evaluate a network, or run a sweep.",
+    "doctor": "Print versions, devices and folders, and check that this installation works.",
     "models": "List the networks with their costs and published accuracies.",
     "pack": "Pack a folder of images, ImageNet's archives or a TFDS dataset into shards that are fast to read.",
     "verify": "Check packed data against its checksums.",
@@ -30,26 +33,30 @@ VERBS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    It is 0, 2 where the user must mend something, or 141, as of other tools, where nobody reads the output any more.
+    It is that of `train`, or else 0, 2 where the user must mend something, or 141, as of other tools, where nobody
+    reads the output any more.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m resnet_jax", description=__doc__)
+    if arguments[:1] == ["train"]:
+        return importlib.import_module("resnet_jax.commands.train").main(arguments)
+    called = pathlib.Path(sys.argv[0]).stem
+    prog = called if called == "resnet-jax" else "python -m resnet_jax"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--version", action="version", version=f"resnet_jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, purpose in VERBS.items():
-        described = verbs.add_parser(verb, help=purpose, description=purpose)
-        if verb in arguments[:1]:
-            command = importlib.import_module(f"resnet_jax.commands.{verb}")
-            command.add_arguments(described)
-            described.set_defaults(run=command.run)
-    args = parser.parse_args(arguments)
     try:
-        from resnet_jax.run.compilation import (
-            keep_programs,  # imports JAX, which takes seconds: signals are heeded before
-        )
+        for verb, purpose in VERBS.items():
+            described = verbs.add_parser(verb, help=purpose, description=purpose)
+            if verb in arguments[:1]:
+                with named_extra():
+                    command = importlib.import_module(f"resnet_jax.commands.{verb}")
+                command.add_arguments(described)
+                described.set_defaults(run=command.run)
+        args = parser.parse_args(arguments)
+        from resnet_jax.run.compilation import keep_programs  # imports JAX: signals are heeded before
 
         keep_programs()
-        with own_modules():
+        with own_modules(), named_extra():
             args.run(args)
         sys.stdout.flush()
     except UserError as error:
@@ -62,6 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Run the command line of the process, as the installed command `resnet-jax`."""
     interrupts.watch()
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

@@ -1,9 +1,16 @@
 """The errors that are the user's to mend: one plain sentence each, on what is wrong and what to do."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import functools
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from resnet_jax.printable import printable
+
+# Libraries that the base install does without, and the extra that brings each.
+EXTRAS = {"cv2": "data", "simplejpeg": "data", "tensorflow_datasets": "data", "matplotlib": "lab"}
 
 LONGEST = 2000  # characters of a message
 
@@ -20,6 +27,10 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A field, a value or a combination of values that the project cannot run."""
+
+
+class MissingLibrary(UserError):
+    """A library that an extra of the distribution installs."""
 
 
 class InUse(ConfigError):
@@ -50,3 +61,22 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """Return ", did you mean 'x'?" for the closest of `words`, or nothing where none is close."""
     close = difflib.get_close_matches(word, list(words), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+@functools.cache
+def library(name: str) -> Any:
+    """Return a library of `EXTRAS`, imported. Raises MissingLibrary, which says what to install."""
+    with named_extra():
+        return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def named_extra() -> Iterator[None]:
+    """Turn the failed import of a library of `EXTRAS` into a MissingLibrary."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRAS:
+            raise
+        raise MissingLibrary(f"{name} is not installed: pip install 'resnet-flax[{EXTRAS[name]}]'.") from error

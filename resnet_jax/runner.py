@@ -13,11 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_jax.config import MAY_CHANGE, Config, typed_config, upgraded
-from resnet_jax.errors import CheckpointError, ConfigError, Diverged, UserError
+from resnet_jax.errors import CheckpointError, ConfigError, Diverged, MissingLibrary, UserError, named_extra
 from resnet_jax.models.summary import costs
 from resnet_jax.run.checkpoints import Checkpoints, check_shapes
 from resnet_jax.run.compilation import keep_programs
-from resnet_jax.run.curves import draw_curves
 from resnet_jax.run.distributed import joined
 from resnet_jax.run.hardware import hardware
 from resnet_jax.run.interrupts import Interrupts
@@ -129,10 +128,17 @@ def _train(config: Config, trainer: Trainer, record: RunDirectory, interrupts: I
 
 def draw(record: RunDirectory, title: str) -> None:
     """Draw the curves of what was measured, on the host that writes, if it can be done."""
+    if jax.process_index() != 0:
+        return
     # Whatever ended the run is what the user must hear of, and not a picture.
     with contextlib.suppress(UserError):
-        if jax.process_index() == 0:
-            draw_curves(read_metrics(record.metrics), record.curves, title)
+        try:
+            with named_extra():
+                from resnet_jax.run.curves import draw_curves
+        except MissingLibrary as error:
+            print(f"No curves were drawn: {error}")
+            return
+        draw_curves(read_metrics(record.metrics), record.curves, title)
 
 
 def _evaluate(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.lookup import is_import
 from resnet_jax.models.registry import create_model, own_network
 from resnet_jax.models.resnet import declared_fields
+from resnet_jax.run.hardware import usable_cores
 from resnet_jax.run.identity import flattened
 from resnet_jax.run.workers import Workers
 from resnet_jax.training.checking import check_own_code
@@ -401,5 +401,5 @@ def default_workers(dataset: Dataset) -> int:
     """
     if jax.default_backend() == "cpu" or isinstance(dataset.train, Raw):
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return min(cores - 1, WORKERS_PER_DEVICE * jax.local_device_count()) if cores > 2 else 0

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import main
-from configs import recipes
 from resnet_jax import setup
 from resnet_jax.config import check_config, typed_config
+from resnet_jax.configs import recipes
 from resnet_jax.data.sources import Dataset
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import list_models
@@ -27,7 +27,7 @@ IMAGENET_IMAGES = 1_281_167
 
 
 def load(file, *argument):
-    return importlib.import_module(f"configs.{file}").get_config(*argument)
+    return importlib.import_module(f"resnet_jax.configs.{file}").get_config(*argument)
 
 
 def get(config, field):
@@ -80,7 +80,7 @@ def test_a_config_is_locked_and_valid_and_names_its_own_command(file):
     assert config.is_locked
     check_config(config)
     commands = re.findall(
-        r"^    python main\.py (.*)$", importlib.import_module(f"configs.{file}").__doc__, re.MULTILINE
+        r"^    python main\.py (.*)$", importlib.import_module(f"resnet_jax.configs.{file}").__doc__, re.MULTILINE
     )
     assert len(commands) == 1
     command = re.fullmatch(
@@ -93,7 +93,7 @@ def test_a_config_is_locked_and_valid_and_names_its_own_command(file):
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_config_says_what_to_expect_and_whether_that_was_measured(file):
-    text = importlib.import_module(f"configs.{file}").__doc__
+    text = importlib.import_module(f"resnet_jax.configs.{file}").__doc__
     assert "published" in text or "easured" in text
 
 

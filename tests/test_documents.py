@@ -38,7 +38,7 @@ def exists(run):
         if run == folder:
             return True
         if run.startswith(f"{folder}/"):
-            config = importlib.import_module(f"configs.{file}").get_config(*([argument] if argument else []))
+            config = importlib.import_module(f"resnet_jax.configs.{file}").get_config(*([argument] if argument else []))
             label, _, seed = run.removeprefix(f"{folder}/").partition("/seed")
             return is_sweep(config) and label in [each.label for each in config.variants] and int(seed) in config.seeds
     return False

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import main as command
+from resnet_jax.config import default_config
 from resnet_jax.run.checkpoints import Checkpoints
 from resnet_jax.setup import build
 from tests import processes
@@ -38,6 +39,8 @@ def in_root(monkeypatch):
         ([DIGITS, "--mode=tain"], "train|eval|replay"),
         ([DIGITS, "runs/x"], "'runs/x' is no flag"),
         (["--config=configs/nope.py"], "no config file configs/nope.py"),
+        (["digts", "--workdir=DIR"], "no config file digts, did you mean 'digits'"),
+        (["configs/sweeps/shortcut.py", "--workdir=DIR"], "did you mean 'sweeps/shortcuts'"),
         ([], "--config=FILE"),
         ([DIGITS], "--workdir=DIR"),
         ([DIGITS, "--workdir=DIR", "--config.optimizer.name=sdg"], "did you mean 'sgd'"),
@@ -100,6 +103,22 @@ def test_what_is_wrong_with_a_config_file_is_one_sentence_with_its_place(code, s
 def test_a_field_in_the_wrong_group_names_the_right_one(config, field, meant, capsys):
     assert command.main(["main.py", f"--config={config}", "--workdir=runs/x", f"--config.{field}=3"]) == 2
     assert capsys.readouterr().err == f"error: the config has no field {field}, did you mean {meant}\n"
+
+
+@pytest.mark.parametrize("named", ["digits", "configs/digits.py", "configs/digits"])
+def test_a_config_of_the_project_is_found_by_its_name_in_any_folder(named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = command.parse(["main.py", f"--config={ROOT / 'configs' / 'digits.py'}"]).config
+    assert (
+        command.parse(["main.py", named]).config == command.parse(["main.py", f"--config={named}"]).config == expected
+    )
+
+
+def test_a_file_of_the_user_comes_before_a_config_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.py").write_text("from resnet_jax.config import default_config as get_config")
+    assert command.parse(["main.py", "--config=configs/digits.py"]).config == default_config()
 
 
 def test_help_shows_the_usage(capsys):

@@ -17,5 +17,5 @@ def test_the_hashed_requirements_are_those_of_the_lock_and_each_has_a_hash():
 
 
 def test_the_requirements_name_no_registry():
-    for file in ("requirements.txt", "requirements-dev.txt", "requirements.lock", "requirements-hashed.txt"):
+    for file in ("pyproject.toml", "requirements.txt", "requirements.lock", "requirements-hashed.txt"):
         assert "://" not in (ROOT / file).read_text() and "--index" not in (ROOT / file).read_text()

@@ -393,7 +393,7 @@ def test_workers_are_as_many_as_the_cores_and_the_accelerators_need(
     data = open_dataset("folder", str(trained / "pictures"), image_size=8)
     monkeypatch.setattr(setup.jax, "default_backend", lambda: backend)
     monkeypatch.setattr(setup.jax, "local_device_count", lambda: devices)
-    monkeypatch.setattr(setup.os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(setup, "usable_cores", lambda: cores)
     assert setup.default_workers(data) == expected
 
 

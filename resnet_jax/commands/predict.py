@@ -24,7 +24,6 @@ from resnet_jax.data.sources.folder import EXTENSIONS
 from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.lab.analysis.gradcam import gradcam
-from resnet_jax.lab.report.prediction import draw_prediction
 from resnet_jax.printable import printable
 from resnet_jax.run.files import disk_errors
 from resnet_jax.run.reading import MOST_OF_AN_IMAGE, read_file
@@ -93,6 +92,8 @@ def run(args: argparse.Namespace) -> None:
         rows.append({"file": str(seen.file), "classes": best})
         if pictures and seen.heat is not None:
             pairs = [(row["class"], row["probability"]) for row in best]
+            from resnet_jax.lab.report.prediction import draw_prediction  # needs matplotlib, as nothing else here
+
             draw_prediction(seen.image, seen.heat, pairs, pictures[seen.file], seen.file.name)
     if rows or args.format == "json":
         show(rows, args.format)

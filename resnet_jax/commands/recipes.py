@@ -4,7 +4,6 @@
 """
 
 import argparse
-import pathlib
 import sys
 from typing import Any
 
@@ -14,9 +13,10 @@ from rich.table import Table
 from resnet_jax.commands import estimate
 from resnet_jax.commands.configs import load
 from resnet_jax.config import typed_config
+from resnet_jax.config.files import CONFIGS
 from resnet_jax.lab.report.recipes import Source, compare, find_source, read_sources
 
-SOURCES = pathlib.Path("configs/sources.toml")
+SOURCES = CONFIGS / "sources.toml"
 HEADING = """# Recipes
 
 What `python -m resnet_jax recipes --format=markdown` prints. `python -m resnet_jax recipes NAME` shows a recipe field

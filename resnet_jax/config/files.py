@@ -17,15 +17,35 @@ from resnet_jax.lookup import importable_from, is_import, lookup
 from resnet_jax.run.files import read_json
 from resnet_jax.run.identity import flattened
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def config_file(name: str) -> Path:
+    """Return the config file that is meant: a path, or one of the project's, as "digits" or "configs/digits.py".
+
+    Raises ConfigError, with the nearest name, where there is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    files = {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in sorted(CONFIGS.rglob("*.py"))}
+    own = Path(name).with_suffix("").as_posix().removeprefix("configs/")
+    if own in files:
+        return files[own]
+    known = [file for file in files if not file.endswith(("__init__", "recipes", "scales"))]
+    alone = ", ".join(file for file in known if "/" not in file)
+    raise ConfigError(
+        f"there is no config file {name}{nearest(own, known)}; the project's are {alone} and sweeps/NAME."
+    )
+
 
 def read_config(named: str) -> ConfigDict:
     """Return what `get_config` of a file returns: of FILE, or of FILE:ARGUMENT with this argument.
 
-    Raises ConfigError, with the file and the line, if it returns no config or raises an error.
+    FILE is a path or the name of one of the project's configs, as for `config_file`. Raises ConfigError, with the file
+    and the line, if it returns no config or raises an error.
     """
-    file, colon, argument = named.partition(":")
-    if not Path(file).is_file():
-        raise ConfigError(f"there is no config file {file}; configs/ has those of the project.")
+    name, colon, argument = named.partition(":")
+    file = str(config_file(name))
     importable_from(Path(file).parent)
     loader = SourceFileLoader("config", file)
     spec = importlib.util.spec_from_file_location("config", file, loader=loader)

@@ -3,13 +3,12 @@
 import io
 import re
 
-import cv2
 import numpy as np
-import simplejpeg
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from resnet_jax.errors import DataError
+from resnet_jax.data.resizing import opencv
+from resnet_jax.errors import DataError, library
 
 Pixels = UInt8[np.ndarray, "height width channels"]
 
@@ -72,14 +71,14 @@ def decode_jpeg(image: bytes, least_width: int = 0, least_height: int = 0) -> UI
     check_dimensions(image, width, height)
     check_scans(image, width * height)
     if not (least_width and least_height):
-        return simplejpeg.decode_jpeg(image)
+        return library("simplejpeg").decode_jpeg(image)
     # A factor below 2 has no vector code in libjpeg-turbo: decoding to 7/8 takes longer than decoding the whole.
-    return simplejpeg.decode_jpeg(image, min_width=least_width, min_height=least_height, min_factor=2)
+    return library("simplejpeg").decode_jpeg(image, min_width=least_width, min_height=least_height, min_factor=2)
 
 
 def _jpeg_size(image: bytes) -> tuple[int, int, str]:
     """Return a JPEG's width, height and color space. Raises ValueError if it is none."""
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(image)
+    height, width, colours, _ = library("simplejpeg").decode_jpeg_header(image)
     return int(width), int(height), colours
 
 
@@ -116,6 +115,7 @@ def shallow(image: bytes, opened: Image.Image) -> tuple[Image.Image, str | None]
         # Pillow has kept the upper 8 bits of 16: enough, unless the values fit into the lower ones.
         if np.asarray(opened).max() >= 2 ** (12 - 8) or bits == 16:
             return opened, None
+        cv2 = opencv()
         values = np.asarray(cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED))
         values, full = values[..., 2::-1] if values.ndim == 3 else values, 16
     else:

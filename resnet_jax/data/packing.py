@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
-import simplejpeg
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
@@ -20,7 +19,7 @@ from resnet_jax.data.sources import Dataset, Split
 from resnet_jax.data.sources.dataset import example
 from resnet_jax.data.sources.records import FORMAT, INDEX, read_index
 from resnet_jax.data.transforms import ResizeCenterCrop
-from resnet_jax.errors import DataError
+from resnet_jax.errors import DataError, library
 from resnet_jax.run.workers import WorkerKilled, Workers
 
 UNFINISHED = ".unfinished"  # the folder of what is not yet in the index, inside of the packed one
@@ -58,7 +57,7 @@ class PackFormat:
             return image
         new_width, new_height = (int(self.size * side / short) for side in (width, height))
         resized = np.array(Image.fromarray(decoded).resize((new_width, new_height), Image.Resampling.BILINEAR))
-        return simplejpeg.encode_jpeg(resized, self.quality, colorsubsampling="420")
+        return library("simplejpeg").encode_jpeg(resized, self.quality, colorsubsampling="420")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,18 +1,25 @@
 """Resizing and mirroring by OpenCV, with the antialiasing that its filters lack."""
 
-import types
+import functools
+from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-cv2.setNumThreads(0)  # The pipeline's workers are the parallelism: threads of theirs would only wait for each other.
+from resnet_jax.errors import library
 
-FILTERS = types.MappingProxyType(
-    {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST_EXACT}
-)
+# Interpolation to OpenCV's name for it.
+FILTERS = {"bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC", "nearest": "INTER_NEAREST_EXACT"}
 
 SMALL_SHRINK = 1.2  # up to which aliasing is not worth a blur: it would have taps of at most 0.037
+
+
+@functools.cache
+def opencv() -> Any:
+    """Return OpenCV, without threads: the pipeline's workers are the parallelism."""
+    cv2 = library("cv2")
+    cv2.setNumThreads(0)
+    return cv2
 
 
 def resize(
@@ -29,6 +36,7 @@ def resize(
     variance f^2/6; OpenCV's has 1/6. So the image is first blurred by the taps (k, 1 - 2k, k), whose variance is 2k,
     with k = (f^2 - 1) / 12, in each direction. What shrinks by 2 or more is averaged over whole pixels before.
     """
+    cv2 = opencv()
     if interpolation != "nearest":
         height, width = (-(-side // max(1, side // size)) for side in image.shape[:2])
         if (height, width) != image.shape[:2]:
@@ -37,7 +45,7 @@ def resize(
             rows, columns = (blur_taps(side / size) for side in (height, width))
             blurred = cv2.sepFilter2D(image, -1, columns, rows, borderType=cv2.BORDER_REPLICATE)
             image = with_channels(blurred, image)
-    resized = cv2.resize(image, (size, size), dst=out, interpolation=FILTERS[interpolation])
+    resized = cv2.resize(image, (size, size), dst=out, interpolation=getattr(cv2, FILTERS[interpolation]))
     return with_channels(resized, image) if out is None else out
 
 
@@ -48,7 +56,7 @@ def mirror(
 
     It takes a fraction of the time in which NumPy copies a reversed view.
     """
-    mirrored = cv2.flip(image, 1, dst=out)
+    mirrored = opencv().flip(image, 1, dst=out)
     return with_channels(mirrored, image) if out is None else out
 
 

@@ -16,6 +16,11 @@ def processor() -> str:
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hardware(devices: int) -> str:
     """Return how many devices of which kind a run of `devices` devices has; of a CPU, what it is."""
     kind = jax.devices()[0].device_kind

@@ -132,7 +132,7 @@ def package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f"the logger {name!r} needs the package {name} ({error}): install it by pip install 'resnet_jax[{name}]', "
+            f"the logger {name!r} needs the package {name} ({error}): install it by pip install 'resnet-flax[{name}]', "
             "or leave it out of logging.loggers."
         ) from error
 

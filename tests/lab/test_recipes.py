@@ -1,19 +1,12 @@
-import pathlib
-
 import pytest
 
-from configs import recipes
 from resnet_jax.commands.configs import load
-from resnet_jax.errors import ConfigError
+from resnet_jax.config.files import CONFIGS
+from resnet_jax.configs import recipes
 from resnet_jax.lab.report.recipes import compare, read_sources, unnamed
 
-FILE = pathlib.Path(__file__).parents[2] / "configs" / "sources.toml"
+FILE = CONFIGS / "sources.toml"
 SOURCES = read_sources(FILE)
-
-
-@pytest.fixture(autouse=True)
-def in_the_folder_of_the_project(monkeypatch):
-    monkeypatch.chdir(FILE.parents[1])
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -73,5 +66,3 @@ def test_an_entry_takes_from_another_all_that_it_does_not_say(tmp_path):
     two = read_sources(file)["two"]
     assert two.values == {"x.y": 5, "x.v": 6}
     assert two.differs == {"x.z": (7, "because")}
-    with pytest.raises(ConfigError, match="start the command in the project's folder"):
-        read_sources(tmp_path / "none.toml")

@@ -12,7 +12,7 @@ from resnet_jax.models.registry import create_model, image_shape
 from resnet_jax.models.summary import costs
 
 ROOT = pathlib.Path(__file__).parents[2]
-SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweeps").glob("*.py") if file.stem != "scales")
+SWEEPS = sorted(file.stem for file in (ROOT / "configs" / "sweeps").glob("[a-z]*.py") if file.stem != "scales")
 TEXTS = dict(title="T", question="Q?", source="S", finding="F.", axis="layers")
 
 
@@ -22,7 +22,7 @@ def small(variants=None, **fields):
 
 
 def shipped(name, scale):
-    return importlib.import_module(f"configs.sweeps.{name}").get_config(scale)
+    return importlib.import_module(f"resnet_jax.configs.sweeps.{name}").get_config(scale)
 
 
 def test_runs_are_ordered_by_seed_and_then_as_the_file_has_the_variants():

@@ -98,7 +98,7 @@ def test_a_process_ends_although_a_logger_never_returns(tmp_path):
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match=r"needs the package wandb.*pip install 'resnet_jax\[wandb\]'"):
+    with pytest.raises(ConfigError, match=r"needs the package wandb.*pip install 'resnet-flax\[wandb\]'"):
         create_loggers(("wandb",))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from resnet_jax.data.sources.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from resnet_jax.errors import DataError
+from resnet_jax.errors import DataError, library
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def open_tfds(name: str, path: str | None) -> Dataset:
         if "://" in place:
             raise DataError(f"{place} is an address: copy the data set from there, and set data.path to its folder.")
 
-    import tensorflow_datasets as tfds
+    tfds = library("tensorflow_datasets")
 
     # A colon before what is no version is the config's: tfds:NAME:CONFIG reads better in a flag than a slash.
     name = re.sub(r":(?!(\d+|\*)\.)", "/", name, count=1)
@@ -71,7 +71,7 @@ def open_tfds(name: str, path: str | None) -> Dataset:
 
     features, splits = dict(builder.info.features.items()), builder.info.splits
     image, label = features.get("image"), features.get("label")
-    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
+    if label is None or not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
         raise DataError(f"{name} has no image with a label: choose a TFDS data set for image classification.")
     test = next((split for split in ("validation", "test") if split in splits), None)
     if "train" not in splits or test is None:

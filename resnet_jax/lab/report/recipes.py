@@ -58,10 +58,7 @@ class Row(NamedTuple):
 
 def read_sources(file: pathlib.Path) -> dict[str, Source]:
     """Return the sources of `configs/sources.toml` by name, in its order; one that is `like` another has its values."""
-    try:
-        entries = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"there is no {file}: start the command in the project's folder.") from None
+    entries = tomllib.loads(file.read_text())
     found: dict[str, Source] = {}
     for name, entry in entries.items():
         base = found[entry["like"]]._asdict() if "like" in entry else dict(where={}, values={}, differs={})

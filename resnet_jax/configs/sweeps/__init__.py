@@ -1,0 +1,1 @@
+"""The project's studies: `--config=configs/sweeps/NAME.py`, or sweeps/NAME."""
