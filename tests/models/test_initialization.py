@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from resnet_jax import create_model
 from resnet_jax.models.initialization import CHUNK, initialize, normal
+from resnet_jax.models.layers import kaiming_fan_out
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,33 @@ def test_variables_are_those_of_init(name, generator):
 def test_normal_numbers_are_those_of_jax(shape):
     assert np.prod(shape) < CHUNK / 2 or np.prod(shape) > CHUNK
     key = jax.random.key(7)
-    np.testing.assert_allclose(normal(key, shape), jax.random.normal(key, shape), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        normal(jax.random.key_data(key), shape), jax.random.normal(key, shape), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_an_initializer_draws_the_same_in_a_program_and_for_several_keys():
+    keys = jax.random.split(jax.random.key(5), 3)
+    draw = lambda key: kaiming_fan_out(key, (3, 3, 4, 8))  # noqa: E731
+    expected = np.stack([draw(key) for key in keys])
+    np.testing.assert_allclose(jax.vmap(draw)(keys), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(jax.jit(draw)(keys[1]), expected[1], rtol=1e-5, atol=1e-7)
+
+
+class Centred(nn.Module):
+    """A user's network, one of whose variables depends on the images."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        mean = self.variable("constants", "mean", lambda: jnp.mean(x) + 1)
+        return nn.Dense(3)(jnp.reshape(x - mean.value, (len(x), -1)))
+
+
+def test_a_variable_that_depends_on_the_images_is_that_of_black_ones():
+    key = jax.random.key(2)
+    expected = Centred().init(key, jnp.zeros((1, 4, 4, 3)))
+    jax.tree.map(np.testing.assert_array_equal, initialize(Centred(), key, (4, 4, 3)), expected)
+    assert expected["constants"]["mean"] == 1
 
 
 def compiled(run):
