@@ -1,11 +1,14 @@
 """The commands of the pages name runs and weights that exist once the other commands were given."""
 
+import argparse
 import importlib
 import pathlib
 import re
+import shlex
 
 import pytest
 
+from resnet_jax.commands import train
 from resnet_jax.lab.sweep import is_sweep
 from resnet_jax.weights.presets import presets
 
@@ -64,3 +67,59 @@ def test_the_benchmarks_that_a_page_names_without_a_folder_leave_the_records_as_
     assert re.search(r"^out=\$\{1:-runs/", script, re.M)
     for page, text in TEXTS.items():
         assert not re.search(r"studies\.py [^`\n]*--out=results", text), page
+
+
+OWN_CONFIG = "--config=mine.py"  # a reader's own file
+
+
+def commands(page):
+    """The commands of a page's code blocks that start the project, each as the arguments of `resnet-jax`."""
+    text = TEXTS[page].replace("\\\n", " ")
+    starts = {("python", "main.py"): ["train"], ("python", "-m", "resnet_jax"): [], ("resnet-jax",): []}
+    for line in re.findall(
+        r"^ *(?:srun |torchrun )?((?:python (?:main\.py|-m resnet_jax)|resnet-jax) .*)$", text, re.M
+    ):
+        if " [" in line:  # a line of usage
+            continue
+        words = shlex.split(re.split(r"  +# |  {2,}| [|&>]", line)[0], comments=True)
+        for start, verb in starts.items():
+            if tuple(words[: len(start)]) == start:
+                yield verb + words[len(start) :]
+
+
+def understood(arguments):
+    """Raise an error or exit with 2 unless a command's verb, flags and config are known; run nothing."""
+    verb, *rest = arguments
+    if verb == "train":
+        if not {"--help", "--version"} & set(rest) and not any("--help=" in word for word in rest):
+            named = ("--config=digits" if word == OWN_CONFIG else word for word in rest if "--workdir" not in word)
+            values = train.parse(["train", *named])
+            assert values.config is not None
+        return
+    command = importlib.import_module(f"resnet_jax.commands.{verb}")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    parser.parse_args(rest)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(True for _ in commands(page))])
+def test_every_command_of_a_page_is_understood(page):
+    for arguments in commands(page):
+        resumes = arguments[0] == "train" and not any(word.startswith("--config=") for word in arguments)
+        if resumes and arguments[1].startswith("--workdir"):
+            continue  # the config is that of the run, which `test_the_runs_that_a_page_reads...` holds to a command
+        try:
+            understood(arguments)
+        except (SystemExit, Exception) as error:
+            raise AssertionError(f"{page}: {' '.join(arguments)}") from error
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_field_that_a_page_sets_exists_and_takes_the_value(page):
+    for flag in re.findall(r"--config\.[\w.]+=(?:\"[^\"]*\"|\([^)]*\)|[^\s`)|\]]+)", TEXTS[page]):
+        name, _, value = flag.partition("=")
+        if "any.field" in name or value in ("VALUE", "...") or "$" in value:
+            continue
+        config = "sweeps/shortcuts" if ".base." in name or name == "--config.seeds" else "finetune"
+        values = train.parse(["train", config, f"{name}={value.strip(chr(34))}"])
+        assert values.config is not None, flag
