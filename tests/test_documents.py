@@ -76,9 +76,7 @@ def commands(page):
     """The commands of a page's code blocks that start the project, each as the arguments of `resnet-jax`."""
     text = TEXTS[page].replace("\\\n", " ")
     starts = {("python", "main.py"): ["train"], ("python", "-m", "resnet_jax"): [], ("resnet-jax",): []}
-    for line in re.findall(
-        r"^ *(?:srun |torchrun )?((?:python (?:main\.py|-m resnet_jax)|resnet-jax) .*)$", text, re.M
-    ):
+    for line in re.findall(r"^ *(?:srun )?((?:python (?:main\.py|-m resnet_jax)|resnet-jax) .*)$", text, re.M):
         if " [" in line:  # a line of usage
             continue
         words = shlex.split(re.split(r"  +# |  {2,}| [|&>]", line)[0], comments=True)
