@@ -9,12 +9,11 @@ import absl.logging
 import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from resnet_jax.config import MAY_CHANGE, Config, typed_config, upgraded
 from resnet_jax.errors import CheckpointError, ConfigError, Diverged, MissingLibrary, UserError, named_extra
 from resnet_jax.models.summary import costs
+from resnet_jax.run import tables
 from resnet_jax.run.checkpoints import Checkpoints, check_shapes
 from resnet_jax.run.compilation import keep_programs
 from resnet_jax.run.distributed import joined
@@ -208,9 +207,7 @@ def show_parameters(name: str, params: Any) -> None:
     for part, arrays in params.items():
         stage = part.partition("_")[0]
         parts[stage] = parts.get(stage, 0) + parameter_overview.count_parameters(arrays)
-    table = Table(title=f"Parameters of {name}", show_footer=True)
-    table.add_column("part", footer="all")
-    table.add_column("parameters", justify="right", footer=f"{sum(parts.values()):,}")
-    for stage in sorted(parts, key=lambda stage: ({"stem": 0, "last": 2, "head": 3}.get(stage, 1), stage)):
-        table.add_row(stage, f"{parts[stage]:,}")
-    Console().print(table)
+    order = sorted(parts, key=lambda stage: ({"stem": 0, "last": 2, "head": 3}.get(stage, 1), stage))
+    rows = [(stage, f"{parts[stage]:,}") for stage in order]
+    total = ("all", f"{sum(parts.values()):,}")
+    tables.show(("part", "#parameters"), rows, title=f"Parameters of {name}", total=total)

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from resnet_jax.commands.loading import add_network_arguments, load_network
 from resnet_jax.commands.measurements import MEASUREMENTS, Measurement, Numbers
@@ -18,7 +16,7 @@ from resnet_jax.commands.networks import import_code
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.report.analysis import draw_analysis
 from resnet_jax.lab.report.analysis_tables import table
-from resnet_jax.printable import printable
+from resnet_jax.run import tables
 from resnet_jax.run.files import disk_errors, write_atomically
 from resnet_jax.run.workdir import versions
 from resnet_jax.weights.presets import run_folder
@@ -139,10 +137,5 @@ def rounded(value: Any) -> Any:
 
 def show(record: Numbers) -> None:
     """Print the table of a record."""
-    header, rows = table(rounded(record))
-    shown = Table(*(escape(printable(name)) for name in header))
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        shown.add_row(*(escape(printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    (first, *others), rows = table(rounded(record))
+    tables.show((first, *(f"#{name}" for name in others)), rows)

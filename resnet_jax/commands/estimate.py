@@ -4,15 +4,12 @@ import argparse
 import json
 import math
 import pathlib
-import sys
-
-from rich.console import Console
-from rich.table import Table
 
 from resnet_jax.commands.configs import load
 from resnet_jax.config import Config, typed_config, upgraded
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.estimate import Estimate, Work, estimate, work_of
+from resnet_jax.run import tables
 
 IMAGENET = (1_281_167, 50_000)
 EXAMPLES = {  # training and test images of the data sets whose numbers are known before they are read
@@ -49,10 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Show time and cost as a table, and a sentence on what they rest on."""
     rows, basis = estimated(args)
-    table = Table("", f"{args.config} on {args.devices} device{'s' * (args.devices > 1)}")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    tables.show(("", f"{args.config} on {args.devices} device{'s' * (args.devices > 1)}"), rows)
     print(basis)
 
 

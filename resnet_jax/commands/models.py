@@ -8,13 +8,10 @@ import csv
 import fnmatch
 import importlib.resources
 import json
-import sys
-
-from rich.console import Console
-from rich.table import Table
 
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.report.published import read_published
+from resnet_jax.run import tables
 
 HEADING = """# Networks
 
@@ -76,7 +73,7 @@ def show(rows: list[dict], style: str) -> None:
     if style == "json":
         print(json.dumps(rows, indent=2))
         return
-    header = ("name", "parameters", "multiply-adds", "image", "published top-1", "source")
+    header = ("name", "#parameters", "#multiply-adds", "#image", "#published top-1", "source")
     cells = [
         (
             row["name"],
@@ -90,10 +87,4 @@ def show(rows: list[dict], style: str) -> None:
     ]
     if style == "markdown":
         print(HEADING)
-        for line in (header, ("---", "---:", "---:", "---:", "---:", "---"), *cells):
-            print("| " + " | ".join(line) + " |")
-        return
-    table = Table(*header)
-    for line in cells:
-        table.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    tables.show(header, cells, style=style)

@@ -14,9 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from resnet_jax.commands.networks import add_weights_arguments, chosen_network, import_code, loaded
 from resnet_jax.data.augment import normalize
@@ -25,6 +22,7 @@ from resnet_jax.data.transforms import ResizeCenterCrop
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.lab.analysis.gradcam import gradcam
 from resnet_jax.printable import printable
+from resnet_jax.run import tables
 from resnet_jax.run.files import disk_errors
 from resnet_jax.run.reading import MOST_OF_AN_IMAGE, read_file
 from resnet_jax.weights.presets import Preset, default, named, of_weights
@@ -208,11 +206,9 @@ def show(rows: list[dict[str, Any]], style: str) -> None:
     if style == "json":
         print(json.dumps(rows, indent=2))
         return
-    table = Table("image", "class", "probability")
-    table.columns[2].justify = "right"
-    for row in rows:
-        for rank, best in enumerate(row["classes"]):
-            image, probability = "" if rank else row["file"], f"{100 * best['probability']:.2f} %"
-            named = (escape(printable(text)) for text in (image, best["class"]))
-            table.add_row(*named, probability, end_section=rank == len(row["classes"]) - 1)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    cells = [
+        ("" if rank else row["file"], best["class"], f"{100 * best['probability']:.2f} %")
+        for row in rows
+        for rank, best in enumerate(row["classes"])
+    ]
+    tables.show(("image", "class", "#probability"), cells)

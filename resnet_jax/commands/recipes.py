@@ -4,17 +4,14 @@
 """
 
 import argparse
-import sys
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from resnet_jax.commands import estimate
 from resnet_jax.commands.configs import load
 from resnet_jax.config import typed_config
 from resnet_jax.config.files import CONFIGS
 from resnet_jax.lab.report.recipes import Source, compare, find_source, read_sources
+from resnet_jax.run import tables
 
 SOURCES = CONFIGS / "sources.toml"
 HEADING = """# Recipes
@@ -61,14 +58,14 @@ def run(args: argparse.Namespace) -> None:
     chosen = [find_source(sources, args.name)] if args.name else list(sources.values())
     if args.name:
         print(f"{chosen[0].config}: {chosen[0].source}")
-        show(("field", "here", "source", "where", "why it differs"), beside(chosen[0]), args.format)
+        tables.show(("field", "here", "source", "where", "why it differs"), beside(chosen[0]), style=args.format)
         return
     if args.format == "markdown":
         print(HEADING)
-    show(HEADER, [line(source) for source in chosen], args.format)
+    tables.show(HEADER, [line(source) for source in chosen], style=args.format)
     if args.format == "markdown":
         print(DIFFERENCES)
-        show(("recipe", "field", "here", "source", "why"), differences(chosen), args.format)
+        tables.show(("recipe", "field", "here", "source", "why"), differences(chosen), style=args.format)
         print(ESTIMATE, end="")
         parser = argparse.ArgumentParser()
         estimate.add_arguments(parser)
@@ -116,15 +113,3 @@ def text(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"({', '.join(map(text, value))})"
     return f"{value:.8g}" if isinstance(value, float) else str(value)
-
-
-def show(header: tuple[str, ...], rows: list[tuple[str, ...]], style: str) -> None:
-    """Print rows as a table for a terminal or as Markdown."""
-    if style == "markdown":
-        for cells in (header, ("---",) * len(header), *rows):
-            print("| " + " | ".join(cells) + " |")
-        return
-    table = Table(*header)
-    for cells in rows:
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 180).print(table)

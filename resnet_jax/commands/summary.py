@@ -3,17 +3,14 @@
 import argparse
 import dataclasses
 import json
-import sys
-
-from rich.console import Console
-from rich.table import Table
 
 from resnet_jax.commands.networks import add_fields_argument, overrides
 from resnet_jax.errors import ConfigError
 from resnet_jax.models.registry import create_model
 from resnet_jax.models.summary import Layer, layers
+from resnet_jax.run import tables
 
-HEADER = ("layer", "output", "parameters", "multiply-adds", "receptive field")
+HEADER = ("layer", "#output", "#parameters", "#multiply-adds", "#receptive field")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +51,4 @@ def show(name: str, size: int, found: list[Layer], style: str) -> None:
         for layer in found
     ]
     total = ("all", "", f"{parameters:,}", f"{macs:,}", "")
-    if style == "markdown":
-        for line in (HEADER, ("---", *["---:"] * 4), *cells, total):
-            print("| " + " | ".join(line) + " |")
-        return
-    table = Table(title=f"{name} for images of {size}x{size}", show_footer=True)
-    for title, footer in zip(HEADER, total, strict=True):
-        table.add_column(title, footer=footer, justify="left" if title == "layer" else "right")
-    for line in cells:
-        table.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    tables.show(HEADER, cells, title=f"{name} for images of {size}x{size}", total=total, style=style)

@@ -8,13 +8,12 @@ from typing import Any, cast
 
 import jax
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from resnet_jax import runner
 from resnet_jax.config import MAY_CHANGE, to_dict, upgraded
 from resnet_jax.errors import ConfigError, Diverged, InUse, UserError
 from resnet_jax.lab.sweep import SWEEP_FILE, Trial, chosen, description, trials
+from resnet_jax.run import tables
 from resnet_jax.run.files import read_json, write_atomically
 from resnet_jax.run.interrupts import Interrupted
 from resnet_jax.run.workdir import RunDirectory
@@ -108,21 +107,21 @@ def state(folder: pathlib.Path) -> str:
 
 def show(title: str, taken: list[Trial], folder: pathlib.Path) -> None:
     """Print how far each variant is and what its runs have reached."""
-    table = Table(title=title)
-    for column in ("numbers", "variant", "seeds", "runs", "top-1 (%)"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for label in dict.fromkeys(trial.label for trial in taken):
         mine = [trial for trial in taken if trial.label == label]
         states = [state(folder / trial.name) for trial in mine]
         reached = [accuracy for trial in mine if (accuracy := _top1(folder / trial.name)) is not None]
-        table.add_row(
-            " ".join(str(trial.number) for trial in mine),
-            label,
-            " ".join(str(trial.seed) for trial in mine),
-            ", ".join(f"{states.count(each)} {each}" for each in dict.fromkeys(states)),
-            _mean(reached),
+        rows.append(
+            (
+                " ".join(str(trial.number) for trial in mine),
+                label,
+                " ".join(str(trial.seed) for trial in mine),
+                ", ".join(f"{states.count(each)} {each}" for each in dict.fromkeys(states)),
+                _mean(reached),
+            )
         )
-    Console().print(table)
+    tables.show(("numbers", "variant", "seeds", "runs", "top-1 (%)"), rows, title=title)
 
 
 def _keep(file: pathlib.Path, error: str, trace: str) -> None:

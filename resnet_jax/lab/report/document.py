@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 
 from resnet_jax.printable import printable
+from resnet_jax.run.tables import markdown
 
 LONGEST_TEXT = 4000  # characters of a paragraph
 
@@ -96,10 +97,7 @@ def _markdown(part: Part, folder: str) -> str:
         return part.text
     if isinstance(part, Figure):
         return f"![{part.name}]({folder}/{part.name}.png)\n\n{part.caption}"
-    rules = ["---:" if name.startswith("#") else "---" for name in part.header]
-    names = [name.lstrip("#") for name in part.header]
-    lines = [names, rules, *([cell.replace("|", "\\|") for cell in row] for row in part.rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(part.header, part.rows)
 
 
 def to_html(parts: Sequence[Part], title: str) -> str:
