@@ -57,8 +57,7 @@ def train_step(
       The new state, and the means of the metrics over the whole batch, the gradient's norm, and 1 as "failed"
       if the run has. Of a guarded state also how many steps were "skipped", and the "loss_scale" if there is one.
     """
-    guard = state.guard
-    scale = 1.0 if guard is None or guard.scale is None else guard.scale
+    scale = 1.0 if state.guard is None or state.guard.scale is None else state.guard.scale
     augment_key, dropout_key = jax.random.split(key)
     images, targets = augment(augment_key, batch["image"], batch["label"], batch["position"])
 
@@ -100,15 +99,27 @@ def train_step(
         gradients, state.opt_state, state.params, **extra
     )
     params = optax.apply_updates(state.params, updates)
-    moving = state.average
-    if moving is not None:
-        step = state.step.astype(jnp.float32)
-        decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
-        moving = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, moving, EMA(params, batch_stats))
+    moving = moved(state, EMA(params, batch_stats), ema_decay)
     new = TrainState(state.step + 1, params, batch_stats, opt_state, moving)
-    if guard is None:
+    return guarded(state, new, means, finite, skip_nonfinite)
+
+
+def moved(state: TrainState, latest: EMA, ema_decay: float) -> EMA | None:
+    """Return the moving averages after a step, if the state keeps any; early ones decay faster."""
+    if state.average is None:
+        return None
+    step = state.step.astype(jnp.float32)
+    decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.average, latest)
+
+
+def guarded(
+    state: TrainState, new: TrainState, means: dict[str, jax.Array], finite: jax.Array, skip_nonfinite: int
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Return the new state, or the old one where a guarded step is not finite, and the means with what came of it."""
+    if state.guard is None:
         return new, means | {"failed": (~finite).astype(jnp.int32)}
-    guard = guard.after(means["loss"], finite)
+    guard = state.guard.after(means["loss"], finite)
     means |= {"failed": (guard.skipped > skip_nonfinite).astype(jnp.int32), "skipped": guard.skipped}
     means |= {} if guard.scale is None else {"loss_scale": guard.scale}
     kept = dataclasses.replace(state, step=new.step, guard=None)
@@ -140,5 +151,5 @@ def eval_step(
 
 
 def split(arrays: tuple[jax.Array, ...], parts: int) -> list[tuple[jax.Array, ...]]:
-    """StepRange arrays into `parts` along their first axis."""
+    """Split arrays into `parts` along their first axis."""
     return list(zip(*(jnp.split(array, parts) for array in arrays), strict=True))
