@@ -1,5 +1,5 @@
 # make setup | train | test | test-fast | lint | docs | wheel | clean. The first use makes .venv and installs; JAX=cuda12, cuda13, tpu or cpu overrides what
-# is found on the machine. HASHES=1 installs what the tests ran with, for Python 3.11 on a CPU, each file checked by its hash.
+# is found on the machine. HASHES=1 installs what the tests ran with, for Python 3.12 on a CPU, each file checked by its hash.
 # make test-lowest | test-newest test with the lowest and the newest versions that pyproject.toml allows (where another library's
 # warning is no error), make lock writes
 # requirements-hashed.txt anew from requirements.lock, and make audit asks for known weaknesses.
@@ -38,7 +38,7 @@ docs: $(VENV)/installed-docs
 wheel:
 	rm -rf build/wheel build/fresh build/source && mkdir -p build/source build/empty
 	git archive HEAD | tar -x -C build/source
-	$(PYTHON) -m venv build/fresh
+	$(PYTHON) -m venv --clear build/fresh
 	build/fresh/bin/python -m pip wheel --quiet --no-deps -w build/wheel build/source
 	build/fresh/bin/python -m pip install --quiet build/wheel/*.whl
 	cd build/empty && ../fresh/bin/resnet-jax doctor && ../fresh/bin/resnet-jax train digits --workdir=digits
@@ -51,13 +51,13 @@ wheel:
 	rm -r build/empty
 
 test-lowest test-newest: test-%:
-	$(PYTHON) -m venv build/$*
+	$(PYTHON) -m venv --clear build/$*
 	mkdir -p build && sed -n '/^# Loggers/q; s/^    "\([^">=]*\)>=\([^,;"]*\).*/\1==\2/p' pyproject.toml > build/lowest.txt
 	build/$*/bin/python -m pip install --quiet --upgrade -e ".[all,dev]" $(if $(filter lowest,$*),-c build/lowest.txt)
 	JAX_PLATFORMS=cpu build/$*/bin/python -m pytest -n 2 --dist worksteal -W default
 
 lock:
-	$(PYTHON) -m venv build/lock
+	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet pip-tools
 	sed -n '/^#/p;/^[^#]/q' requirements-hashed.txt > build/hashed.txt
 	build/lock/bin/pip-compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url \
@@ -66,7 +66,7 @@ lock:
 	cat build/hashed.txt build/compiled.txt > requirements-hashed.txt
 
 audit:
-	$(PYTHON) -m venv build/audit
+	$(PYTHON) -m venv --clear build/audit
 	build/audit/bin/python -m pip install --quiet pip-audit
 	build/audit/bin/pip-audit --disable-pip --require-hashes -r requirements-hashed.txt
 
