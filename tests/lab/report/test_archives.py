@@ -82,6 +82,7 @@ def test_an_archive_holds_the_bytes_of_every_record_and_equal_folders_give_equal
         archive = pack(folder, tmp_path / "one.zip")
         with zipfile.ZipFile(archive) as opened:
             assert {name: opened.read(name) for name in opened.namelist()} == contents(folder)
+            assert {info.date_time for info in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         copy = tmp_path / "copy" / folder.name
         for file in sorted(contents(folder), reverse=True):
             (copy / file).parent.mkdir(parents=True, exist_ok=True)
