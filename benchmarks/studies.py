@@ -4,11 +4,11 @@
     python benchmarks/studies.py --scale=cifar10 --sweeps=depth,degradation
         [--out=FOLDER] [--path=FOLDER] [--together=4] [--config.seeds=(0,1,2)] [--config.base.any.field=value ...]
 
-Records and report go to runs/studies/records/SCALE, or to --out. Finished runs are not repeated, and a stopped one
-resumes. `--together=N` starts N processes, each of which takes the next run that no other is training, under
-NVIDIA's MPS where there is one: small networks leave most of a GPU idle. On the digits all sweeps take about an hour of
-one CPU core. CIFAR-10 needs a GPU: on an H200 four runs of ResNet-20 by the full recipe took four minutes together; on
-two CPU cores one would take three hours and more (extrapolated from 726 images a second).
+Report and records, an archive a sweep, go to runs/studies/records/SCALE, or to --out. Finished runs are not repeated,
+and a stopped one resumes. `--together=N` starts N processes, each of which takes the next run that no other is
+training, under NVIDIA's MPS where there is one: small networks leave most of a GPU idle. On the digits all sweeps take
+about an hour of one CPU core. CIFAR-10 needs a GPU: on an H200 four runs of ResNet-20 by the full recipe took four
+minutes together; on two CPU cores one would take three hours and more (extrapolated from 726 images a second).
 """
 
 import argparse
@@ -24,18 +24,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.processes import mps, together  # noqa: E402
+from resnet_jax.lab.report.runs import records  # noqa: E402
+from resnet_jax.run.archives import packed, read_archive  # noqa: E402
+from resnet_jax.run.files import write_atomically  # noqa: E402
 
-KEPT = ("sweep.json", "config.json", "metrics.jsonl", "summary.json", "diverged.json", "failed.json")
 NORM_SCOPE_DEVICES = "--xla_force_host_platform_device_count=8"  # where there are fewer than 8, a CPU plays them
 
 
-def keep(runs: pathlib.Path, out: pathlib.Path) -> None:
-    """Copy the records of a sweep."""
-    for file in sorted(runs.rglob("*.json*")):
-        if file.name in KEPT:
-            kept = out / file.relative_to(runs)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, kept)
+def keep(runs: pathlib.Path, archive: pathlib.Path) -> None:
+    """Pack the records of a sweep; those of runs that an earlier archive has and the folder has not are kept."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    kept = read_archive(archive) if archive.exists() else {}
+    write_atomically(archive, packed(kept | records(runs)))
 
 
 def finished(name: str, values: argparse.Namespace, extra: list[str], environment: dict[str, str]) -> bool:
@@ -50,7 +50,7 @@ def finished(name: str, values: argparse.Namespace, extra: list[str], environmen
     if code > 2:
         sys.exit(code)  # stopped: the same command resumes
     if workdir.exists():
-        keep(workdir, values.out / name)
+        keep(workdir, values.out / f"{name}.zip")
     return not code
 
 

@@ -21,10 +21,11 @@ from resnet_jax.config import (
 from resnet_jax.config.files import run_config
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.sweep import Variant, sweep, trials
+from resnet_jax.run.files import read_json
 from resnet_jax.run.identity import flattened
 
 ROOT = pathlib.Path(__file__).parents[1]
-OLD_CONFIG = ROOT / "results" / "digits" / "seed0" / "config.json"  # of before the fields were renamed
+OLD_CONFIG = ROOT / "results" / "digits.zip" / "seed0" / "config.json"  # of before the fields were renamed
 RENAMED = [
     ("training.init_average", "training.init_from_ema", "true"),
     ("data.array_size", "data.input_size", "8"),
@@ -293,7 +294,7 @@ def test_an_earlier_name_in_a_variant_of_a_sweep_is_answered_with_the_present_on
 @renamed
 def test_an_earlier_name_in_the_config_of_a_run_is_read_as_the_present_one(old, new, value, tmp_path):
     group, field = old.split(".")
-    plain = json.loads(OLD_CONFIG.read_text())
+    plain = read_json(OLD_CONFIG)
     assert field in plain[group]
     plain[group][field] = json.loads(value)
     (tmp_path / "config.json").write_text(json.dumps(plain))
@@ -302,7 +303,7 @@ def test_an_earlier_name_in_the_config_of_a_run_is_read_as_the_present_one(old, 
 
 
 def test_the_config_of_an_old_run_is_what_it_was_and_has_the_new_fields_at_their_defaults():
-    plain = json.loads(OLD_CONFIG.read_text())
+    plain = read_json(OLD_CONFIG)
     now = json.loads(json.dumps(to_dict(run_config(OLD_CONFIG))))
     assert flattened(upgraded(plain)) == flattened(now)
     names = {old: new for old, new, _ in RENAMED}

@@ -6,6 +6,7 @@ import math
 import pathlib
 import re
 import statistics
+import zipfile
 
 import pytest
 
@@ -26,13 +27,21 @@ def says(*sentences, of="lessons.md"):
 
 
 @functools.cache
+def archived(file):
+    """The files of an archive of results/ by their names."""
+    with zipfile.ZipFile(ROOT / "results" / file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@functools.cache
 def runs(study, variant, results="studies"):
     """The records of each run of a variant: its summary and its metrics."""
-    folders = sorted((ROOT / "results" / results / study / variant).glob("seed*"))
+    files = archived(f"{results}/{study}.zip")
+    folders = sorted({name.rpartition("/")[0] for name in files if name.startswith(f"{variant}/seed")})
     read = [
         (
-            json.loads((folder / "summary.json").read_text()),
-            [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()],
+            json.loads(files[f"{folder}/summary.json"]),
+            [json.loads(line) for line in files[f"{folder}/metrics.jsonl"].splitlines()],
         )
         for folder in folders
     ]
@@ -314,11 +323,11 @@ def test_the_table_of_the_rest():
 
 
 def test_the_accuracies_of_the_readme():
-    def top1(folder):
-        return 100 * json.loads((ROOT / "results" / folder / "summary.json").read_text())["top1"]
+    def top1(archive, folder=""):
+        return 100 * json.loads(archived(archive)[f"{folder}summary.json"])["top1"]
 
-    seeds = [top1(f"digits/seed{seed}") for seed in range(6)]
-    short, fast = top1("cifar10_short_resnet20"), top1("cifar10_fast")
+    seeds = [top1("digits.zip", f"seed{seed}/") for seed in range(6)]
+    short, fast = top1("cifar10_short_resnet20.zip"), top1("cifar10_fast.zip")
     residual, plain = (
         [error("degradation", f"{kind}-{layers}", "studies_cifar10") for layers in (20, 32)]
         for kind in ("residual", "plain")
@@ -332,12 +341,12 @@ def test_the_accuracies_of_the_readme():
         of="README.md",
     )
     for kind in ("bfloat16", "float16"):
-        says(f"ends at {top1(f'digits_precision/{kind}'):.1f} % of the 359 test images in both", of="faults.md")
+        says(f"ends at {top1('digits_precision.zip', f'{kind}/'):.1f} % of the 359 test images in both", of="faults.md")
 
 
 def test_the_counts_and_the_time_of_the_readme():
     sweeps = [file for file in (ROOT / "configs" / "sweeps").glob("*.py") if file.stem not in ("__init__", "scales")]
-    names = {folder.name for folder in (ROOT / "results" / "studies" / "degradation").iterdir() if folder.is_dir()}
+    names = {name.split("/")[0] for name in archived("studies/degradation.zip") if "/" in name}
     seconds = sum(summary["wall_seconds"] for name in names for summary, _ in runs("degradation", name))
     assert sorted(names) == sorted(f"{kind}-{depth}" for kind in ("plain", "residual") for depth in (8, 20, 32, 56))
     assert round(seconds / 60) == 6

@@ -1,7 +1,6 @@
 """`estimate`: how long a recipe takes on given hardware, and what that costs, from a measured throughput."""
 
 import argparse
-import json
 import math
 import pathlib
 
@@ -10,6 +9,7 @@ from resnet_jax.config import Config, typed_config, upgraded
 from resnet_jax.errors import ConfigError
 from resnet_jax.lab.estimate import Estimate, Work, estimate, work_of
 from resnet_jax.run import tables
+from resnet_jax.run.files import read_json
 
 IMAGENET = (1_281_167, 50_000)
 EXAMPLES = {  # training and test images of the data sets whose numbers are known before they are read
@@ -112,10 +112,9 @@ def measured(file: pathlib.Path, config: Config) -> tuple[float, int, str]:
     Raises ConfigError where the file is no record, or not one of the config's network in training.
     """
     network = config.model.name
-    try:
-        record = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} is no JSON file that can be read: name a record or a summary.json.") from error
+    record = read_json(file)
+    if record is None:
+        raise ConfigError(f"{file} is no JSON file that can be read: name a record or a summary.json.")
     if isinstance(record, dict) and record.get("mode") == "train" and "rows" in record:
         for row in record["rows"]:
             if row["network"] == network and row["images_per_second"].get("ours"):
@@ -125,10 +124,10 @@ def measured(file: pathlib.Path, config: Config) -> tuple[float, int, str]:
         raise ConfigError(f"{file} has no measurement of {network}; it has {names}.")
     if isinstance(record, dict) and record.get("images_per_second") and "wall_seconds" in record:
         try:
-            run = upgraded(json.loads((file.parent / "config.json").read_text()))
+            run = upgraded(read_json(file.parent / "config.json"))
             name, size = run["model"]["name"], run["data"]["input_size"] or ARRAY_SIZES.get(run["data"]["source"])
             size = size or run["data"]["image_size"]
-        except (OSError, ValueError, KeyError) as error:
+        except (TypeError, KeyError) as error:
             raise ConfigError(f"{file} has no config.json of its run beside it: give --images-per-second.") from error
         if name != network:
             raise ConfigError(f"{file} belongs to a run of {name}, and the config has {network}.")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resnet_jax.errors import UserError
+from resnet_jax.run.archives import read_stored
 from resnet_jax.run.interrupts import uninterrupted
-from resnet_jax.run.reading import read_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT}
@@ -72,8 +72,8 @@ def disk_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def read_json(path: Path) -> Any | None:
-    """What a JSON file says, or None if it cannot be read."""
+    """What a JSON file says, in a folder or in an archive, or None if it cannot be read."""
     try:
-        return json.loads(read_file(path, MOST_OF_JSON))
+        return json.loads(read_stored(path, MOST_OF_JSON))
     except (OSError, ValueError, RecursionError):
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_jax.errors import UserError
-from resnet_jax.run.reading import read_file
+from resnet_jax.run.archives import read_stored
 
 MOST_OF_METRICS = 2**26  # bytes of metrics that a report reads: some 200,000 records
 # What every record may hold; other names are those of the user's own metrics.
@@ -35,7 +35,7 @@ def own_metrics(record: dict[str, Any]) -> dict[str, float | None]:
 def metric_lines(path: Path, most: int = MOST_OF_OWN_METRICS) -> list[tuple[bytes, dict]]:
     """The whole lines of a metrics file, each with what it says."""
     try:
-        raw = read_file(path, most).splitlines()
+        raw = read_stored(path, most).splitlines()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: name the folder of a run that has logged metrics.") from error
     except OSError as error:

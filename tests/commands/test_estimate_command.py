@@ -57,10 +57,13 @@ def test_a_throughput_is_read_of_a_record_of_steps_or_of_a_run(steps, tmp_path, 
             "no measurement of resnet101",
         ),
         (
-            ["--config=configs/cifar10.py", "--from=results/digits/seed0/summary.json"],
+            ["--config=configs/cifar10.py", "--from=results/digits.zip/seed0/summary.json"],
             "config has cifar_resnet20",
         ),
-        (["--config=configs/cifar10.py", "--from=results/digits/seed0/config.json"], "has no throughput of training"),
+        (
+            ["--config=configs/cifar10.py", "--from=results/digits.zip/seed0/config.json"],
+            "has no throughput of training",
+        ),
     ],
 )
 def test_what_gives_no_estimate_is_reported_in_a_sentence(arguments, message, capsys):

@@ -13,11 +13,14 @@ from resnet_jax.config import MAY_CHANGE, RENAMED, upgraded
 from resnet_jax.errors import UserError
 from resnet_jax.lab.sweep import LABEL, MOST_VARIANTS, SWEEP_FILE
 from resnet_jax.models.registry import named
+from resnet_jax.run.archives import SUFFIX, is_folder, listed, shown
 from resnet_jax.run.files import read_json
 from resnet_jax.run.identity import covered, flattened
 from resnet_jax.run.metrics import MOST_OF_METRICS, own_metrics, read_metrics
+from resnet_jax.run.reading import read_file
 
 ANALYSIS = "analysis"  # the folder of the measurements on a run, inside of it
+RECORDS = (SWEEP_FILE, "config.json", "metrics.jsonl", "summary.json", "diverged.json", "failed.json")
 MOST_OWN_METRICS = 10  # of a run, in a table
 MOST_SERIES = 20  # of a sweep: a figure has a row of panels for each
 IMAGENET_EXAMPLES = 50_000  # in its validation set, which identifies it whatever its folder is called
@@ -28,7 +31,7 @@ class Run:
     """One run directory.
 
     Attributes:
-      path: its folder.
+      path: its folder, or that which was packed into an archive.
       config: as `config.json` has it.
       metrics: the records of `metrics.jsonl`.
       summary: of a finished run; empty for one that is not.
@@ -115,7 +118,7 @@ class Study:
 
 
 def read_run(folder: pathlib.Path) -> Run:
-    """Return the run in a folder, finished or not.
+    """Return the run in a folder or an archive, finished or not.
 
     Raises UserError: there is none, or its files are damaged.
     """
@@ -123,8 +126,8 @@ def read_run(folder: pathlib.Path) -> Run:
     if not _is_config(config):
         raise UserError(f"{folder} holds no run, or its config.json is damaged")
     config = upgraded(config)
-    metrics = []
-    if os.path.lexists(folder / "metrics.jsonl"):
+    metrics, (_, files) = [], listed(folder)
+    if "metrics.jsonl" in files:
         metrics = read_metrics(folder / "metrics.jsonl", MOST_OF_METRICS)
     for record in metrics:
         if not _is_number(record.get("epoch")) or not all(
@@ -133,17 +136,15 @@ def read_run(folder: pathlib.Path) -> Run:
             raise UserError(f"{folder / 'metrics.jsonl'} has records without an epoch, a loss or an accuracy")
     summary = read_json(folder / "summary.json")
     if summary is not None and _is_summary(summary):
-        return Run(folder, config, metrics, summary, "done")
-    if (folder / "summary.json").exists():
+        return Run(shown(folder), config, metrics, summary, "done")
+    if "summary.json" in files:
         raise UserError(f"{folder / 'summary.json'} is damaged")
-    for file, state in (("diverged.json", "diverged"), ("failed.json", "failed")):
-        if (folder / file).exists():
-            return Run(folder, config, metrics, {}, state)
-    return Run(folder, config, metrics, {}, "unfinished")
+    state = next((state for state in ("diverged", "failed") if f"{state}.json" in files), "unfinished")
+    return Run(shown(folder), config, metrics, {}, state)
 
 
 def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
-    """Return the sweep in a folder with what has been run of it; what is left out is added to `notes`.
+    """Return the sweep in a folder or an archive, with its runs; what is left out is added to `notes`.
 
     Raises UserError: the description of the sweep is damaged.
     """
@@ -161,13 +162,13 @@ def read_study(folder: pathlib.Path, notes: list[str]) -> Study:
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{folder / SWEEP_FILE} is damaged: start the sweep again, which rewrites it") from error
     turned = {"training.seed", *(RENAMED.get(field, field) for *_, fields in variants for field in fields)}
-    found = {label: list(_readable(sorted((folder / label).glob("seed*")), notes)) for label, *_ in variants}
+    found = {label: list(_readable(_seeds(folder / label), notes)) for label, *_ in variants}
     strange = _of_other_configs([run for runs in found.values() for run in runs], turned, notes)
     rows = [
         Row(label, series, x, published, [run for run in found[label] if run.path not in strange])
         for label, series, x, published, _ in variants
     ]
-    return Study(folder, **texts, rows=rows)
+    return Study(shown(folder), **texts, rows=rows)
 
 
 class Found(NamedTuple):
@@ -185,31 +186,33 @@ class Found(NamedTuple):
 
 
 def find(paths: Iterable[str | os.PathLike], notes: list[str]) -> Found:
-    """Return the sweeps, other runs and measurements in folders and below; what is left out is added to `notes`.
+    """Return the sweeps, other runs and measurements in folders and archives; what is left out is added to `notes`.
 
     Raises UserError: a folder does not exist, or holds none of them.
     """
     studies, runs, measurements = {}, {}, {}
     for given in paths:
         path = pathlib.Path(given)
-        if not path.is_dir():
+        if not is_folder(path):
             raise UserError(f"there is no folder {path}: name the folders of runs or of sweeps.")
         before = len(studies) + len(runs) + len(measurements) + len(notes)
-        for folder, below, files in os.walk(path):
-            here = pathlib.Path(folder)
-            below.sort()
+        folders = [path]
+        while folders:
+            here, below = folders.pop(), []
             try:
+                below, files = listed(here)
                 if SWEEP_FILE in files:
                     studies[here.resolve()] = read_study(here, notes)
                 elif "config.json" in files:
                     runs[here.resolve()] = read_run(here)
                 else:
                     measurements |= read_measurements(here, files)
+                    folders += reversed(list(_followed(here, below, notes)))
                     continue
             except UserError as error:
                 notes.append(f"{error}.".replace("..", "."))
-            measurements |= read_measurements(here / ANALYSIS, os.listdir(here / ANALYSIS) if ANALYSIS in below else [])
-            below.clear()  # what is inside of a run or a sweep is its own
+            if ANALYSIS in below:
+                measurements |= read_measurements(here / ANALYSIS, listed(here / ANALYSIS)[1])
         all_found = len(studies) + len(runs) + len(measurements) + len(notes)
         if all_found == before and path.resolve() not in studies | runs:
             raise UserError(f"there is no run in {path}: name the folders of runs or of sweeps.")
@@ -218,12 +221,38 @@ def find(paths: Iterable[str | os.PathLike], notes: list[str]) -> Found:
 
 def read_measurements(folder: pathlib.Path, files: Iterable[str]) -> dict[pathlib.Path, dict[str, Any]]:
     """Return those of the files that are records of `analyze`."""
-    records = {folder / name: read_json(folder / name) for name in sorted(files) if name.endswith(".json")}
+    records = {shown(folder) / name: read_json(folder / name) for name in sorted(files) if name.endswith(".json")}
     return {
         file: record
         for file, record in records.items()
         if isinstance(record, dict) and isinstance(record.get("what"), str) and isinstance(record.get("networks"), list)
     }
+
+
+def records(folder: pathlib.Path) -> dict[str, bytes]:
+    """Return the files of a folder's runs that a report reads, by their names below the folder.
+
+    Raises UserError: one cannot be read.
+    """
+    files = [file for file in sorted(folder.rglob("*.json*")) if file.name in RECORDS or file.parent.name == ANALYSIS]
+    try:
+        return {file.relative_to(folder).as_posix(): read_file(file, MOST_OF_METRICS) for file in files}
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}): mend or move it.") from error
+
+
+def _followed(folder: pathlib.Path, below: list[str], notes: list[str]) -> Iterable[pathlib.Path]:
+    """Yield the folders and archives in a folder that a report reads: no link, and no archive beside its folder."""
+    for name in below:
+        if name.removesuffix(SUFFIX) != name and name.removesuffix(SUFFIX) in below:
+            notes.append(f"{folder / name} is left out: the folder beside it is read.")
+        elif not (folder / name).is_symlink():
+            yield folder / name
+
+
+def _seeds(folder: pathlib.Path) -> list[pathlib.Path]:
+    below, files = listed(folder)
+    return [folder / name for name in sorted([*below, *files]) if name.startswith("seed")]
 
 
 def _readable(folders: Iterable[pathlib.Path], notes: list[str]) -> Iterable[Run]:
