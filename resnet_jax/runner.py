@@ -1,6 +1,7 @@
 """A run, from its config and its folder: what `main.py` and `resnet_jax.train` start."""
 
 import contextlib
+import dataclasses
 import json
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from resnet_jax.run.checkpoints import Checkpoints, check_shapes
 from resnet_jax.run.compilation import keep_programs
 from resnet_jax.run.distributed import joined
 from resnet_jax.run.hardware import hardware
+from resnet_jax.run.identity import flattened
 from resnet_jax.run.interrupts import Interrupts
 from resnet_jax.run.loggers import Loggers, create_loggers
 from resnet_jax.run.metrics import read_metrics
@@ -44,10 +46,12 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def evaluate(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Evaluate the newest checkpoint of a run, or the weights that `training.init_from` names; return the summary.
+    """Evaluate the newest checkpoint of a run; return the summary.
 
-    It has `top1` and `top5` as fractions, `loss`, `eval_examples`, `steps`, `params`, `wall_seconds` and the metrics of
-    `evaluation.metrics`, and is also written to `evaluation.json`. Raises: as `run`.
+    Weights that `training.init_from` names are evaluated instead, unless the run in the folder began with them.
+
+    The summary has `top1` and `top5` as fractions, `loss`, `eval_examples`, `steps`, `params`, `wall_seconds` and the
+    metrics of `evaluation.metrics`, and is also written to `evaluation.json`. Raises: as `run`.
     """
     return run(config, workdir, "eval")
 
@@ -141,15 +145,18 @@ def draw(record: RunDirectory, title: str) -> None:
 
 
 def _evaluate(config: Config, trainer: Trainer, record: RunDirectory, interrupts: Interrupts) -> dict[str, Any]:
-    """Evaluate the weights file `training.init_from` if it is set, else the newest checkpoint of the run.
+    """Evaluate the newest checkpoint of the run, or the weights `training.init_from` where it did not begin with them.
 
     Writes `evaluation.json` to the run's folder.
     """
     started = time.perf_counter()
-    if config.training.init_from is None:
+    weights = config.training.init_from
+    of_run = weights is None or weights == flattened(record.begun() or {}).get("training.init_from")
+    if of_run:
         record.check(trainer.config, MAY_CHANGE, {"classes": list(trainer.preset.classes)})
+        trainer = dataclasses.replace(trainer, init_from=None)  # which may be gone by now
     state = trainer.initial_state()
-    if config.training.init_from is None:
+    if of_run:
         with contextlib.closing(Checkpoints(record.checkpoints, read_only=True)) as checkpoints:
             state = checkpoints.restore(state)
         if state is None:

@@ -166,6 +166,18 @@ def test_a_run_trains_a_new_head_on_a_frozen_backbone_from_a_weights_file_and_an
     np.testing.assert_allclose(evaluated["loss"], last["loss"], rtol=1e-6)
 
 
+def test_the_evaluation_of_a_fine_tuned_run_is_of_what_it_learned(fine_tuning, tmp_path):
+    config, *_ = fine_tuning
+    config.training.steps = 40
+    config.optimizer.backbone_lr_multiplier = 1.0
+    trained = run(config, str(tmp_path / "run"), "train")
+    start = run(config, str(tmp_path / "elsewhere"), "eval")
+    (tmp_path / "pretrained.safetensors").unlink()
+    evaluated = run(config, str(tmp_path / "run"), "eval")
+    assert (evaluated["steps"], evaluated["top1"]) == (40, trained["top1"])
+    assert start["steps"] == 0 and start["loss"] > 1.2 * evaluated["loss"]
+
+
 def test_without_the_request_a_run_refuses_weights_of_other_images_and_classes(fine_tuning, tmp_path):
     config, *_ = fine_tuning
     config.training.init_adapt = False
