@@ -1,5 +1,6 @@
-# make setup | train | test | test-fast | lint | docs | wheel | clean. The first use makes .venv and installs; JAX=cuda12, cuda13, tpu or cpu overrides what
-# is found on the machine. HASHES=1 installs what the tests ran with, for Python 3.12 on a CPU, each file checked by its hash.
+# make setup | train | test | test-fast | lint | docs | notebooks | wheel | clean. The first use makes .venv and installs;
+# JAX=cuda12, cuda13, tpu or cpu overrides what is found on the machine. HASHES=1 installs what the tests ran with, for
+# Python 3.12 on a CPU, each file checked by its hash.
 # make test-lowest | test-newest test with the lowest and the newest versions that pyproject.toml allows (where another library's
 # warning is no error), make lock writes
 # requirements-hashed.txt anew from requirements.lock, and make audit asks for known weaknesses.
@@ -12,7 +13,7 @@ JAX ?= $(shell if command -v nvidia-smi >/dev/null 2>&1; then echo cuda12; \
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 CPU_ONLY := $(if $(filter cpu,$(JAX)),JAX_PLATFORMS=cpu)
 
-.PHONY: setup train test test-fast lint docs wheel clean test-lowest test-newest lock audit
+.PHONY: setup train test test-fast lint docs notebooks wheel clean test-lowest test-newest lock audit
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/installed
@@ -33,6 +34,11 @@ lint: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu $(BIN)/python -m mkdocs build --strict
+
+# Runs the notebooks and writes them, with their figures, as build/notebooks/*.ipynb.
+notebooks: $(VENV)/installed-notebooks
+	mkdir -p build/notebooks
+	JAX_PLATFORMS=cpu $(BIN)/jupytext --to ipynb --execute --output build/notebooks/ notebooks/*.py
 
 # Builds the wheel from the committed files and uses it in a fresh environment and an empty folder.
 wheel:
@@ -84,6 +90,10 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements.lock
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) -e ".[all,dev]"
+	@touch $@
+
+$(VENV)/installed-notebooks: $(VENV)/installed
+	$(PIP) -e ".[all,notebooks]"
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
