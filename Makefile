@@ -38,7 +38,8 @@ docs: $(VENV)/installed-docs
 # Runs the notebooks and writes them, with their figures, as build/notebooks/*.ipynb.
 notebooks: $(VENV)/installed-notebooks
 	mkdir -p build/notebooks
-	JAX_PLATFORMS=cpu $(BIN)/jupytext --to ipynb --execute --output build/notebooks/ notebooks/*.py
+	for file in notebooks/*.py; do JAX_PLATFORMS=cpu $(BIN)/jupytext --to ipynb --execute \
+		--output build/notebooks/$$(basename $$file .py).ipynb $$file || exit 1; done
 
 # Builds the wheel from the committed files and uses it in a fresh environment and an empty folder.
 wheel:

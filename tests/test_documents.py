@@ -15,7 +15,7 @@ from resnet_jax.weights.presets import presets
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md")))]
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
-READERS = re.compile(r"python -m resnet_jax (?:analyze|report|predict|convert) .*")
+READERS = re.compile(r"python -m resnet_jax (?:analyze|report|predict|convert) [^`\n]*")
 
 
 def expanded(text):
@@ -27,7 +27,7 @@ def expanded(text):
 def made():
     """The folders that commands of pages, Makefile and script train into, with the file and argument of the config."""
     commands = "\n".join([*TEXTS.values(), (ROOT / "Makefile").read_text()])
-    trained = re.findall(r"--config=(?:configs/)?(\S+?)\.py(?::(\S+))? --workdir=(\S+)", commands)
+    trained = re.findall(r"--config=(?:configs/)?(\S+?)\.py(?::(\S+))? --workdir=([^\s`]+)", commands)
     folders = {folder: (file.replace("/", "."), argument) for file, argument, folder in trained}
     script = (ROOT / "benchmarks" / "analysis_digits.sh").read_text()
     [runs], [names] = re.findall(r"^runs=(\S+)", script, re.M), re.findall(r"^for name in (.+); do", script, re.M)
