@@ -66,7 +66,7 @@ class Block(nn.Module):
         """Return the convolutions of the residual branch, first to last."""
         raise NotImplementedError("Block has no convolutions: use BasicBlock or Bottleneck")
 
-    def __call__(self, x: Maps, train: bool) -> OutMaps:
+    def __call__(self, x: Maps, train: bool = False) -> OutMaps:
         """Return what the block makes of `x`; in training BatchNorm uses the statistics of the batch."""
         raise NotImplementedError("Block computes nothing: use BasicBlock or Bottleneck")
 
@@ -130,7 +130,7 @@ class BasicBlock(Block):
         ]
 
     @nn.compact
-    def __call__(self, x: Maps, train: bool) -> OutMaps:
+    def __call__(self, x: Maps, train: bool = False) -> OutMaps:
         """Return relu(branch(x) + shortcut(x)). Needs the rng "dropout" for stochastic depth."""
         conv1, conv2 = self.convs()
         y = self.norm(name="bn1")(conv1(x), not train, activate=True)
@@ -167,7 +167,7 @@ class Bottleneck(Block):
         ]
 
     @nn.compact
-    def __call__(self, x: Maps, train: bool) -> OutMaps:
+    def __call__(self, x: Maps, train: bool = False) -> OutMaps:
         """Return relu(branch(x) + shortcut(x)). Needs the rng "dropout" for stochastic depth."""
         conv1, conv2, conv3 = self.convs()
         y = conv_norm(conv1, self.norm(name="bn1"), x, train, activate=True)
@@ -184,7 +184,7 @@ class PreAct(Block):
     """
 
     @nn.compact
-    def __call__(self, x: Maps, train: bool) -> OutMaps:
+    def __call__(self, x: Maps, train: bool = False) -> OutMaps:
         """Return branch(x) + shortcut(x). Needs the rng "dropout" for stochastic depth."""
         y, shortcut = x, x
         for i, conv in enumerate(self.convs(), start=1):

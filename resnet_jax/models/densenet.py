@@ -71,7 +71,7 @@ class Transition(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, x: Maps, train: bool) -> OutMaps:
+    def __call__(self, x: Maps, train: bool = False) -> OutMaps:
         """Return maps of half the size; an odd last row or column is dropped, as torch does."""
         height, width, channels = x.shape[1:]
         if min(height, width) < 2:

@@ -44,7 +44,7 @@ class IdentityBlock(Block):
     gate_bias: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Maps, train: bool) -> OutMaps:
+    def __call__(self, x: Maps, train: bool = False) -> OutMaps:
         """Return shortcut + branch, activated where the order says so. Needs the rng "dropout" to drop anything."""
         check_choices(self, activation_order=ACTIVATION_ORDERS, shortcut_gate=("", *SHORTCUT_GATES))
         convs, order = self.convs(), self.activation_order
