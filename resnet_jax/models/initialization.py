@@ -41,7 +41,7 @@ def initialize(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, in
 
 
 def is_variable(atom: Any) -> bool:
-    """Return whether an input of an equation is computed, and no number in the program."""
+    """Return whether an atom of a jaxpr is a variable, and not a literal."""
     return isinstance(atom, Var)
 
 

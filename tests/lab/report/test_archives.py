@@ -112,7 +112,7 @@ def test_a_folder_beside_its_archive_is_read_instead(folders, tmp_path):
     assert len(found.runs) == 6 and notes == [f"{folders / 'digits.zip'} is left out: the folder beside it is read."]
 
 
-def test_another_archive_in_the_place_of_one_is_read_anew(tmp_path):
+def test_an_archive_that_was_replaced_is_read_again(tmp_path):
     for content in (b'{"a": 1}', b'{"a": 22}'):
         (tmp_path / "x.zip").write_bytes(packed({"seed0/summary.json": content}))
         assert read_json(tmp_path / "x.zip" / "seed0" / "summary.json") == json.loads(content)
