@@ -85,7 +85,7 @@ def test_the_reference_supports_every_transformation_of_a_training_loss(family, 
     assert program.lower(params, scrambled(params, seed=1)).out_info is not None
 
 
-@pytest.mark.parametrize("transformation", REVERSE_MODE)
+@pytest.mark.parametrize("transformation", ["reverse over reverse", "checkpoint", "vmap"])  # the gradient is below
 @pytest.mark.parametrize("family", NETWORKS)
 def test_the_fast_implementation_supports_reverse_mode_with_equal_results(family, transformation):
     (fast, params), (reference, _) = loss(family, "fast"), loss(family, "reference")
