@@ -66,7 +66,7 @@ def archive(folders: list[str], file: pathlib.Path) -> None:
         raise ConfigError("--archive packs one folder: `report runs/degradation --archive=degradation.zip`.")
     files = records(pathlib.Path(folders[0]))
     if not files:
-        raise ConfigError(f"there is no run in {folders[0]}: name the folder of a run or of a sweep.")
+        raise ConfigError(f"{folders[0]} has no records of runs: name the folder of a run or a sweep.")
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, packed(files))

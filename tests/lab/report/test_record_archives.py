@@ -137,7 +137,7 @@ def test_sweeps_of_the_benchmark_keep_the_records_of_runs_that_are_no_longer_the
     [
         (["digits", "zero_init", "--archive=x.zip"], "packs one folder"),
         (["digits", "--archive=x.tar"], "packs one folder"),
-        (["empty", "--archive=x.zip"], "there is no run in empty"),
+        (["empty", "--archive=x.zip"], "empty has no records of runs"),
         (["nowhere.zip"], "there is no folder nowhere.zip"),
     ],
 )
